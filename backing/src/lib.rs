@@ -1,0 +1,3 @@
+//! What a node leans on. Today: the database.
+
+pub mod database;

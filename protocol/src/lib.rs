@@ -1,0 +1,3 @@
+//! What is said on the wire: parse, render, error codes. No IO, no async, no database.
+
+pub mod rest;
