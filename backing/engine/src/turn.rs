@@ -1,0 +1,153 @@
+//! Turns: where a client's bytes may be cut, and what must be changed in them.
+//!
+//! A turn is what the engine runs without looking at another client: the frames up to a Sync, a
+//! Query, a Flush or a FunctionCall. Other drivers' statement names are made their own by a prefix, and a
+//! CopyFail follows whatever might start a COPY: the engine would trap if it ran out of input there,
+//! and outside a COPY the protocol says that CopyFail is ignored.
+
+use std::collections::BTreeSet;
+
+use crate::frame::{self, Frame, TooLong};
+
+/// Length of the first turn in the bytes; `None` when its end has not arrived.
+pub fn length(input: &[u8]) -> Result<Option<usize>, TooLong> {
+    let mut at = 0;
+    while let Some(frame) = frame::first(&input[at..])? {
+        at += frame.whole.len();
+        if matches!(frame.kind, b'S' | b'Q' | b'H' | b'F' | b'X') {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+/// Length of the rows of a COPY up to CopyDone or CopyFail.
+pub fn copy_length(input: &[u8]) -> Result<Option<usize>, TooLong> {
+    let mut at = 0;
+    while let Some(frame) = frame::first(&input[at..])? {
+        at += frame.whole.len();
+        if matches!(frame.kind, b'c' | b'f') {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the turn is a Query whose first statement is `COPY … FROM STDIN`.
+pub fn is_copy_in(turn: &[u8]) -> bool {
+    let Ok(Some(Frame {
+        kind: b'Q', body, ..
+    })) = frame::first(turn)
+    else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&body[..body.len().min(16 << 10)]).to_ascii_lowercase();
+    let mut words = head.split(|byte: char| byte.is_ascii_whitespace() || byte == ';');
+    if words.find(|word| !word.is_empty()) != Some("copy") {
+        return false;
+    }
+    let words: Vec<&str> = words
+        .filter(|word| !word.trim_end_matches('\0').is_empty())
+        .collect();
+    words
+        .windows(2)
+        .any(|pair| pair[0] == "from" && pair[1].trim_end_matches('\0') == "stdin")
+}
+
+/// Rewrites another driver's turn; keeps book of its statement names.
+pub fn rewrite(turn: &[u8], prefix: &str, prepared: &mut BTreeSet<Vec<u8>>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(turn.len() + 64);
+    for frame in frame::all(turn) {
+        match frame.kind {
+            b'P' => named(&mut out, frame, 0, prefix, |name| {
+                prepared.insert(name);
+            }),
+            b'B' => {
+                let portal = frame::cstr(frame.body).map_or(0, |(portal, _)| portal.len() + 1);
+                named(&mut out, frame, portal, prefix, |_| {});
+            }
+            b'D' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix, |_| {}),
+            b'C' if frame.body.first() == Some(&b'S') => {
+                named(&mut out, frame, 1, prefix, |name| {
+                    prepared.remove(&name);
+                })
+            }
+            b'Q' | b'E' => {
+                out.extend_from_slice(frame.whole);
+                frame::push(
+                    &mut out,
+                    b'f',
+                    b"COPY FROM STDIN must be the only statement of its query\0",
+                );
+            }
+            _ => out.extend_from_slice(frame.whole),
+        }
+    }
+    out
+}
+
+/// Copies a frame with the prefix put before the statement name at `at`; the unnamed statement stays so.
+fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str, note: impl FnOnce(Vec<u8>)) {
+    match frame.body.get(at..).and_then(frame::cstr) {
+        Some((name, rest)) if !name.is_empty() => {
+            let full = [prefix.as_bytes(), name].concat();
+            frame::push(
+                out,
+                frame.kind,
+                &[&frame.body[..at], &full, b"\0", rest].concat(),
+            );
+            note(full);
+        }
+        _ => out.extend_from_slice(frame.whole),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame::push(&mut out, kind, body);
+        out
+    }
+
+    #[test]
+    fn a_turn_ends_at_sync_or_query() {
+        let parse = frame(b'P', b"\0select 1\0\0\0");
+        assert_eq!(length(&parse), Ok(None));
+        let whole = [parse, frame(b'S', b"")].concat();
+        let next = [whole.clone(), frame::query("select 2")].concat();
+        assert_eq!(length(&next), Ok(Some(whole.len())));
+    }
+
+    #[test]
+    fn copy_from_stdin_is_recognised() {
+        for (sql, expected) in [
+            ("copy t from stdin", true),
+            (" COPY public.t (a, b) FROM stdin;", true),
+            ("COPY t FROM STDIN WITH (FORMAT csv)", true),
+            ("copy t to stdout", false),
+            ("select 'copy t from stdin'", false),
+        ] {
+            assert_eq!(is_copy_in(&frame::query(sql)), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statement_names_are_kept_apart() {
+        let mut prepared = BTreeSet::new();
+        let turn = [
+            frame(b'P', b"s1\0select 1\0\0\0"),
+            frame(b'B', b"p\0s1\0\0\0\0\0\0\0"),
+        ]
+        .concat();
+        let rewritten = rewrite(&turn, "c7_", &mut prepared);
+        let bodies: Vec<_> = frame::all(&rewritten)
+            .map(|frame| frame.body.to_vec())
+            .collect();
+        assert_eq!(bodies[0], b"c7_s1\0select 1\0\0\0");
+        assert_eq!(bodies[1], b"p\0c7_s1\0\0\0\0\0\0\0");
+        assert!(prepared.contains(&b"c7_s1"[..]));
+    }
+}
