@@ -4,6 +4,8 @@
 //! is sent in one write, runs in one implicit transaction and is answered in one read; see
 //! `connection.rs`. Nothing here knows HTTP.
 
+pub mod catalog;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
