@@ -5,12 +5,29 @@
 //! `connection.rs`. Nothing here knows HTTP.
 
 pub mod catalog;
+mod connection;
+mod engine;
+mod handshake;
+mod referee;
+mod slot;
+mod statements;
+mod stream;
+mod tls;
+mod url;
+mod wire;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{broadcast, oneshot};
+
+use connection::{Task, Work};
+pub use engine::{Embedded, EngineCommand};
+use slot::Slot;
+pub use url::{Address, Fault as UrlFault, Host, SslMode, parse as parse_url};
 
 /// Statements that run in one transaction, in one round trip.
 #[derive(Debug, Clone)]
@@ -60,6 +77,8 @@ pub struct Answer {
 
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
+    /// Column names; only [`Database::simple`] has them.
+    pub columns: Vec<String>,
     pub rows: Vec<Row>,
     /// The command tag, such as `SELECT 1` or `INSERT 0 3`.
     pub tag: String,
@@ -89,10 +108,10 @@ pub enum Error {
     /// The connection or the engine went away while the batch was under way. Whether a write happened is unknown.
     #[error("the database connection was lost: {0}")]
     Lost(String),
-    /// No connection can be had now.
+    /// No connection can be had now; nothing was run.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
-    /// Too many requests wait already.
+    /// Too many requests wait already; nothing was run.
     #[error("too many requests wait for the database")]
     Overloaded,
 }
@@ -110,13 +129,130 @@ pub struct Refusal {
     pub position: Option<u32>,
 }
 
+/// What came on a channel that [`Options::listen`] names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    pub channel: String,
+    pub payload: String,
+}
+
+/// Which PostgreSQL.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Embedded(Embedded),
+    External(Address),
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections to an external server; the embedded engine always has one.
+    pub connections: usize,
+    /// Batches that may wait or run; one more is [`Error::Overloaded`].
+    pub max_waiting: usize,
+    /// Channels to listen on.
+    pub listen: Vec<String>,
+    /// How long a script may run (migrations).
+    pub script_deadline: Duration,
+    /// How long another client of the embedded engine (psql, a dump) may keep requests waiting before it is ended.
+    pub guest_deadline: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connections: 8,
+            max_waiting: 1000,
+            listen: Vec::new(),
+            script_deadline: Duration::from_secs(3600),
+            guest_deadline: Duration::from_secs(300),
+        }
+    }
+}
+
 /// A way to a PostgreSQL; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Database {}
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    slots: Vec<Slot>,
+    waiting: AtomicUsize,
+    options: Options,
+    notifications: broadcast::Sender<Notification>,
+}
 
 impl Database {
+    /// Starts the engine or connects, and returns once a connection works.
+    pub async fn open(target: Target, options: Options) -> Result<Self, Error> {
+        let (notifications, _) = broadcast::channel(256);
+        let count = match target {
+            Target::Embedded(_) => 1,
+            Target::External(_) => options.connections.max(1),
+        };
+        let mut slots = vec![Slot::connect(target.clone(), &options, notifications.clone()).await?];
+        let silent = Options { listen: Vec::new(), ..options.clone() };
+        slots.extend((1..count).map(|_| Slot::lazy(target.clone(), &silent, notifications.clone())));
+        Ok(Self { inner: Arc::new(Inner { slots, waiting: AtomicUsize::new(0), options, notifications }) })
+    }
+
     /// Runs the batch. The answer comes after the commit, never before.
-    pub async fn run(&self, _batch: Batch) -> Result<Answer, Error> {
-        Err(Error::Unavailable("not written yet".into()))
+    pub async fn run(&self, batch: Batch) -> Result<Answer, Error> {
+        let deadline = batch.deadline;
+        self.submit(Task::Batch(batch), deadline).await
+    }
+
+    /// Runs several statements in one text by the simple protocol: one implicit transaction, unless the text says otherwise.
+    pub async fn simple(&self, sql: &str) -> Result<Vec<Rows>, Error> {
+        let answer = self.submit(Task::Script(sql.to_owned()), self.inner.options.script_deadline).await?;
+        Ok(answer.results)
+    }
+
+    /// Notifications on the channels of [`Options::listen`].
+    pub fn notifications(&self) -> broadcast::Receiver<Notification> {
+        self.inner.notifications.subscribe()
+    }
+
+    /// Lets what runs finish, then ends the connections and the engine.
+    pub async fn close(self) {
+        for slot in &self.inner.slots {
+            slot.close().await;
+        }
+    }
+
+    async fn submit(&self, task: Task, deadline: Duration) -> Result<Answer, Error> {
+        let _place = Place::take(&self.inner).ok_or(Error::Overloaded)?;
+        let (reply, answer) = oneshot::channel();
+        let slot = self.choose();
+        let _load = slot.submit(Work { task, deadline, reply, attempts: 0 })?;
+        answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the database is closed".into())))
+    }
+
+    /// The first idle connection, so that few are opened; else the one with the least to do.
+    fn choose(&self) -> &Slot {
+        let slots = &self.inner.slots;
+        slots
+            .iter()
+            .find(|slot| slot.load() == 0)
+            .or_else(|| slots.iter().min_by_key(|slot| slot.load()))
+            .unwrap_or(&slots[0])
+    }
+}
+
+/// A place in the bounded queue, given back when the caller has its answer or leaves.
+struct Place<'a>(&'a Inner);
+
+impl<'a> Place<'a> {
+    fn take(inner: &'a Inner) -> Option<Self> {
+        let before = inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Self(inner);
+        (before < inner.options.max_waiting).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

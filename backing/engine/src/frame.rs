@@ -26,11 +26,7 @@ pub fn first(bytes: &[u8]) -> Result<Option<Frame<'_>>, TooLong> {
     let Some(whole) = bytes.get(..=length) else {
         return Ok(None);
     };
-    Ok(Some(Frame {
-        kind: header[0],
-        body: &whole[5..],
-        whole,
-    }))
+    Ok(Some(Frame { kind: header[0], body: &whole[5..], whole }))
 }
 
 /// A length no client may send.
@@ -71,10 +67,7 @@ pub fn cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The rows of a response in text format; NULL is `None`.
 pub fn rows(response: &[u8]) -> Vec<Vec<Option<String>>> {
-    all(response)
-        .filter(|frame| frame.kind == b'D')
-        .filter_map(|frame| row(frame.body))
-        .collect()
+    all(response).filter(|frame| frame.kind == b'D').filter_map(|frame| row(frame.body)).collect()
 }
 
 fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
@@ -84,9 +77,7 @@ fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
         let (length, tail) = rest.split_first_chunk::<4>()?;
         match usize::try_from(i32::from_be_bytes(*length)) {
             Ok(length) => {
-                values.push(Some(
-                    String::from_utf8_lossy(tail.get(..length)?).into_owned(),
-                ));
+                values.push(Some(String::from_utf8_lossy(tail.get(..length)?).into_owned()));
                 rest = &tail[length..];
             }
             Err(_) => {
@@ -115,12 +106,7 @@ pub fn error(response: &[u8]) -> Option<String> {
 /// An ErrorResponse.
 pub fn push_error(out: &mut Vec<u8>, severity: &str, code: &str, message: &str) {
     let mut body = Vec::new();
-    for (field, value) in [
-        (b'S', severity),
-        (b'V', severity),
-        (b'C', code),
-        (b'M', message),
-    ] {
+    for (field, value) in [(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)] {
         body.push(field);
         body.extend_from_slice(value.as_bytes());
         body.push(0);

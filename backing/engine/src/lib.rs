@@ -37,10 +37,7 @@ pub struct Options {
 
 impl Options {
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self {
-            data: data.into(),
-            shared_buffers: "16MB".into(),
-        }
+        Self { data: data.into(), shared_buffers: "16MB".into() }
     }
 }
 

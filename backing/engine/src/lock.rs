@@ -40,16 +40,11 @@ pub fn acquire(data: &Path) -> Result<Lock, Error> {
             let mut holder = String::new();
             let read = file.read_to_string(&mut holder).is_ok();
             let holder = Some(holder.trim().to_owned()).filter(|pid| read && !pid.is_empty());
-            return Err(Error::Taken {
-                data: data.to_owned(),
-                holder,
-            });
+            return Err(Error::Taken { data: data.to_owned(), holder });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .map_err(io("write"))?;
+    file.set_len(0).and_then(|()| file.rewind()).map_err(io("write"))?;
     write!(file, "{}", std::process::id()).map_err(io("write"))?;
     Ok(Lock(file))
 }

@@ -20,10 +20,7 @@ pub struct Maintenance {
 
 impl Maintenance {
     pub fn new() -> Self {
-        Self {
-            last: Instant::now(),
-            turns_seen: 0,
-        }
+        Self { last: Instant::now(), turns_seen: 0 }
     }
 
     /// When to wake up for it; `None` when nothing has happened since the last look.
@@ -52,21 +49,11 @@ impl Maintenance {
         }
         self.last = Instant::now();
         // With a table done there may be a next one: look again although nothing else happened.
-        self.turns_seen = if table.is_some() {
-            turns.wrapping_sub(1)
-        } else {
-            turns
-        };
+        self.turns_seen = if table.is_some() { turns.wrapping_sub(1) } else { turns };
         Ok(())
     }
 }
 
 fn number(response: &[u8]) -> u64 {
-    frame::rows(response)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .next()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    frame::rows(response).into_iter().flatten().flatten().next().and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -20,11 +20,7 @@ pub struct Running {
 
 impl Running {
     pub fn new() -> Self {
-        Self {
-            epoch: Instant::now(),
-            client: Arc::default(),
-            since_ms: Arc::default(),
-        }
+        Self { epoch: Instant::now(), client: Arc::default(), since_ms: Arc::default() }
     }
 
     pub fn begin(&self, client: u32) {
@@ -40,10 +36,7 @@ impl Running {
     fn line(&self) -> String {
         let client = self.client.load(Ordering::Acquire);
         let now = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-        format!(
-            "running {client} {}\n",
-            now.saturating_sub(self.since_ms.load(Ordering::Relaxed))
-        )
+        format!("running {client} {}\n", now.saturating_sub(self.since_ms.load(Ordering::Relaxed)))
     }
 }
 
@@ -55,11 +48,7 @@ pub fn watch(running: Running, leave: impl FnOnce() + Send + 'static) {
         let mut byte = [0_u8; 1];
         while matches!(input.read(&mut byte), Ok(1)) {
             let mut output = std::io::stdout().lock();
-            if output
-                .write_all(running.line().as_bytes())
-                .and_then(|()| output.flush())
-                .is_err()
-            {
+            if output.write_all(running.line().as_bytes()).and_then(|()| output.flush()).is_err() {
                 break;
             }
         }

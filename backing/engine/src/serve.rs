@@ -5,59 +5,76 @@
 //! ends, but not while it idles and others wait. At the end (standard input closed, or a trap) the process
 //! leaves; the log makes the next start whole.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use oliphaunt_wasix::{DatabaseStorage, Extension, Oliphaunt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::client::{Client, NODE, Phase};
+use crate::lock::{self, Lock};
 use crate::maintenance::Maintenance;
 use crate::parent::{self, Running};
-use crate::{Error, Options, frame, lock, session, socket_path, turn};
+use crate::{Error, Options, frame, session, socket_path, turn};
 
 /// A client that idles inside a transaction while others wait loses it after this.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+/// How long the running statement gets once the parent has gone.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves until standard input ends.
-pub fn serve(options: &Options) -> Result<(), Error> {
+/// Serves until standard input ends. On standard output it says `ready`, or `failed` and why.
+pub fn serve(options: &Options) -> ExitCode {
+    let server = match start(options) {
+        Ok(server) => server,
+        Err(cause) => {
+            println!("failed {}", cause.to_string().replace('\n', " "));
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("ready");
+    match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("{cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<Server, Error> {
     let io = |what| {
         let path = options.data.clone();
         move |cause: std::io::Error| Error::Io { what, path, cause }
     };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&options.data)
-        .map_err(io("create"))?;
-    let _lock = lock::acquire(&options.data)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data).map_err(io("create"))?;
+    let lock = lock::acquire(&options.data)?;
     let socket = socket_path(&options.data);
     match std::fs::remove_file(&socket) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
             return Err(io("remove the socket in")(cause));
         }
         _ => {}
     }
     let engine = open(options)?;
     let listener = bind(&socket).map_err(io("bind the socket in"))?;
+    let (leave, left) = UnixStream::pair().map_err(io("make a pipe for"))?;
     let running = Running::new();
     parent::watch(running.clone(), move || {
-        let _ = std::fs::remove_file(&socket);
+        // The end of the pair wakes the loop, which closes the engine; a statement that runs long gets no say.
+        drop(leave);
+        std::thread::sleep(GRACE);
         std::process::exit(0);
     });
-    println!("ready");
-    Server::new(engine, listener, running)?.run()
+    Server::new(engine, listener, running, left, lock)
 }
 
 fn open(options: &Options) -> Result<Oliphaunt, Error> {
     Oliphaunt::builder()
         .storage(DatabaseStorage::Directory(options.data.join("cluster")))
-        .extensions([
-            Extension::PGCRYPTO,
-            Extension::PG_TRGM,
-            Extension::UUID_OSSP,
-        ])
+        .extensions([Extension::PGCRYPTO, Extension::PG_TRGM, Extension::UUID_OSSP])
         .startup_guc("shared_buffers", &options.shared_buffers)
         .startup_guc("search_path", "\"$user\", public")
         .open()
@@ -71,11 +88,7 @@ fn bind(socket: &std::path::Path) -> std::io::Result<UnixListener> {
     } else {
         use std::os::fd::AsRawFd;
         let folder = std::fs::File::open(socket.parent().unwrap_or(std::path::Path::new(".")))?;
-        UnixListener::bind(format!(
-            "/proc/self/fd/{}/{}",
-            folder.as_raw_fd(),
-            crate::SOCKET_NAME
-        ))?
+        UnixListener::bind(format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), crate::SOCKET_NAME))?
     };
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
@@ -86,6 +99,10 @@ struct Server {
     engine: Oliphaunt,
     listener: UnixListener,
     running: Running,
+    /// Ends when the parent has gone.
+    left: UnixStream,
+    leaving: bool,
+    _lock: Lock,
     clients: Vec<Client>,
     /// Whose settings are in the session now.
     current: Option<u32>,
@@ -100,12 +117,21 @@ struct Server {
 }
 
 impl Server {
-    fn new(mut engine: Oliphaunt, listener: UnixListener, running: Running) -> Result<Self, Error> {
+    fn new(
+        mut engine: Oliphaunt,
+        listener: UnixListener,
+        running: Running,
+        left: UnixStream,
+        lock: Lock,
+    ) -> Result<Self, Error> {
         let parameters = parameters(&mut engine)?;
         Ok(Self {
             engine,
             listener,
             running,
+            left,
+            leaving: false,
+            _lock: lock,
             clients: Vec::new(),
             current: None,
             owner: None,
@@ -120,18 +146,16 @@ impl Server {
     fn run(mut self) -> Result<(), Error> {
         loop {
             self.wait();
+            if self.leaving {
+                return self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()));
+            }
             self.accept();
-            while self.one_turn()? {
+            while !self.leaving && self.one_turn()? {
                 self.read_ready();
             }
             self.bury()?;
             self.evict_idle_owner()?;
-            if self.owner.is_none()
-                && self
-                    .maintenance
-                    .due(self.turns)
-                    .is_some_and(|due| due <= Instant::now())
-            {
+            if self.owner.is_none() && self.maintenance.due(self.turns).is_some_and(|due| due <= Instant::now()) {
                 self.switch(None)?;
                 self.maintenance.run(&mut self.engine, self.turns)?;
             }
@@ -159,15 +183,12 @@ impl Server {
                 .clients
                 .iter()
                 .map(|client| {
-                    let write = if client.has_output() {
-                        PollFlags::OUT
-                    } else {
-                        PollFlags::empty()
-                    };
+                    let write = if client.has_output() { PollFlags::OUT } else { PollFlags::empty() };
                     PollFd::new(&client.stream, PollFlags::IN | write)
                 })
                 .collect();
             fds.push(PollFd::new(&self.listener, PollFlags::IN));
+            fds.push(PollFd::new(&self.left, PollFlags::IN));
             let timeout = timeout.map(|timeout| Timespec {
                 tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
                 tv_nsec: timeout.subsec_nanos().into(),
@@ -176,6 +197,7 @@ impl Server {
             let _ = poll(&mut fds, timeout.as_ref());
             fds.iter().map(PollFd::revents).collect()
         };
+        self.leaving = ready.last().is_some_and(|left| !left.is_empty());
         for (client, ready) in self.clients.iter_mut().zip(ready) {
             if ready.contains(PollFlags::OUT) {
                 client.flush();
@@ -192,19 +214,13 @@ impl Server {
             .filter(|_| self.somebody_waits())
             .and_then(|owner| self.clients.iter().find(|client| client.id == owner))
             .map(|client| client.last_turn + IDLE_IN_TRANSACTION);
-        let due = if self.owner.is_none() {
-            self.maintenance.due(self.turns)
-        } else {
-            None
-        };
+        let due = if self.owner.is_none() { self.maintenance.due(self.turns) } else { None };
         let next = [idle_owner, due].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn somebody_waits(&self) -> bool {
-        self.clients
-            .iter()
-            .any(|client| Some(client.id) != self.owner && !client.input.is_empty())
+        self.clients.iter().any(|client| Some(client.id) != self.owner && !client.input.is_empty())
     }
 
     fn accept(&mut self) {
@@ -222,10 +238,7 @@ impl Server {
         for step in 0..count {
             let index = (self.next + step) % count;
             let client = &self.clients[index];
-            if client.gone
-                || client.input.is_empty()
-                || self.owner.is_some_and(|owner| owner != client.id)
-            {
+            if client.gone || client.input.is_empty() || self.owner.is_some_and(|owner| owner != client.id) {
                 continue;
             }
             if self.serve_client(index)? {
@@ -271,19 +284,12 @@ impl Server {
 
     fn welcome(&mut self, index: usize, packet: &[u8]) -> Result<bool, Error> {
         let fields = startup_fields(packet);
-        let field = |name: &str| {
-            fields
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
+        let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let user = field("user").unwrap_or("postgres").to_owned();
         let database = field("database").unwrap_or(&user).to_owned();
         let is_node = field("application_name") == Some(NODE);
         if database != "postgres" {
-            let message = format!(
-                "database \"{database}\" does not exist; the embedded database is \"postgres\""
-            );
+            let message = format!("database \"{database}\" does not exist; the embedded database is \"postgres\"");
             self.refuse(index, "3D000", &message);
             return Ok(true);
         }
@@ -410,13 +416,9 @@ impl Server {
             self.clients[index].send(&kept);
         }
         for notification in notifications {
-            let channel =
-                frame::cstr(&notification[9..]).map(|(name, _)| String::from_utf8_lossy(name));
+            let channel = frame::cstr(&notification[9..]).map(|(name, _)| String::from_utf8_lossy(name));
             for client in &mut self.clients {
-                if channel
-                    .as_ref()
-                    .is_some_and(|channel| client.channels.contains(channel.as_ref()))
-                {
+                if channel.as_ref().is_some_and(|channel| client.channels.contains(channel.as_ref())) {
                     client.send(notification);
                 }
             }
@@ -426,15 +428,8 @@ impl Server {
 
     /// After LISTEN or UNLISTEN: whose channels are they, and which must be listened to again.
     fn note_channels(&mut self, index: usize) -> Result<(), Error> {
-        let found = session::sql(
-            &mut self.engine,
-            "SELECT pg_catalog.pg_listening_channels()",
-        )?;
-        let now: std::collections::BTreeSet<String> = frame::rows(&found)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
+        let found = session::sql(&mut self.engine, "SELECT pg_catalog.pg_listening_channels()")?;
+        let now: std::collections::BTreeSet<String> = frame::rows(&found).into_iter().flatten().flatten().collect();
         let others: std::collections::BTreeSet<String> = self
             .clients
             .iter()
@@ -446,10 +441,7 @@ impl Server {
         client.channels.retain(|channel| now.contains(channel));
         client.channels.extend(now.difference(&others).cloned());
         for lost in others.difference(&now) {
-            session::sql(
-                &mut self.engine,
-                &format!("LISTEN {}", session::quoted(lost, '"')),
-            )?;
+            session::sql(&mut self.engine, &format!("LISTEN {}", session::quoted(lost, '"')))?;
         }
         Ok(())
     }
@@ -459,10 +451,7 @@ impl Server {
         if self.current == client {
             return Ok(());
         }
-        if let Some(leaving) = self
-            .clients
-            .iter_mut()
-            .find(|other| Some(other.id) == self.current)
+        if let Some(leaving) = self.clients.iter_mut().find(|other| Some(other.id) == self.current)
             && !leaving.is_node
         {
             session::take(&mut self.engine, &mut leaving.saved)?;
@@ -493,15 +482,8 @@ impl Server {
             let client = self.clients.swap_remove(index);
             session::forget(&mut self.engine, &client.prepared)?;
             for channel in &client.channels {
-                if !self
-                    .clients
-                    .iter()
-                    .any(|other| other.channels.contains(channel))
-                {
-                    session::sql(
-                        &mut self.engine,
-                        &format!("UNLISTEN {}", session::quoted(channel, '"')),
-                    )?;
+                if !self.clients.iter().any(|other| other.channels.contains(channel)) {
+                    session::sql(&mut self.engine, &format!("UNLISTEN {}", session::quoted(channel, '"')))?;
                 }
             }
         }
@@ -517,11 +499,7 @@ impl Server {
         };
         let idle = self.clients[index].last_turn.elapsed() >= IDLE_IN_TRANSACTION;
         if idle && self.somebody_waits() {
-            self.refuse(
-                index,
-                "25P03",
-                "terminating connection due to idle-in-transaction timeout",
-            );
+            self.refuse(index, "25P03", "terminating connection due to idle-in-transaction timeout");
             self.bury()?;
         }
         Ok(())
@@ -548,10 +526,7 @@ fn startup_fields(mut packet: &[u8]) -> Vec<(String, String)> {
         let Some((value, rest)) = frame::cstr(rest) else {
             break;
         };
-        fields.push((
-            String::from_utf8_lossy(key).into_owned(),
-            String::from_utf8_lossy(value).into_owned(),
-        ));
+        fields.push((String::from_utf8_lossy(key).into_owned(), String::from_utf8_lossy(value).into_owned()));
         packet = rest;
     }
     fields
@@ -573,17 +548,8 @@ fn parameters(engine: &mut Oliphaunt) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     for name in names {
         let found = frame::rows(&session::sql(engine, &format!("SHOW {name}"))?);
-        let value = found
-            .into_iter()
-            .flatten()
-            .flatten()
-            .next()
-            .unwrap_or_default();
-        frame::push(
-            &mut out,
-            b'S',
-            &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat(),
-        );
+        let value = found.into_iter().flatten().flatten().next().unwrap_or_default();
+        frame::push(&mut out, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
     }
     Ok(out)
 }

@@ -19,9 +19,7 @@ const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; \
 
 /// Runs bytes in the engine; an error here means that it trapped.
 pub fn run(engine: &mut Oliphaunt, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    engine
-        .exec_protocol_raw(bytes)
-        .map_err(|cause| Error::Trapped(cause.to_string()))
+    engine.exec_protocol_raw(bytes).map_err(|cause| Error::Trapped(cause.to_string()))
 }
 
 /// Runs our own SQL.
@@ -47,10 +45,7 @@ pub fn take(engine: &mut Oliphaunt, saved: &mut Saved) -> Result<(), Error> {
             _ => None,
         })
         .collect();
-    let sql_prepared = frame::rows(&sql(
-        engine,
-        "SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql",
-    )?);
+    let sql_prepared = frame::rows(&sql(engine, "SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")?);
     let mut reset = RESET.to_owned();
     for name in sql_prepared.into_iter().flatten().flatten() {
         reset.push_str("; DEALLOCATE ");
@@ -64,24 +59,12 @@ pub fn take(engine: &mut Oliphaunt, saved: &mut Saved) -> Result<(), Error> {
 
 /// Puts a client's settings back.
 pub fn give(engine: &mut Oliphaunt, saved: &Saved) -> Result<(), Error> {
-    let (identity, plain): (Vec<_>, Vec<_>) = saved
-        .settings
-        .iter()
-        .partition(|(name, _)| name == "role" || name == "session_authorization");
-    let authorization = identity
-        .iter()
-        .filter(|(name, _)| name == "session_authorization");
+    let (identity, plain): (Vec<_>, Vec<_>) =
+        saved.settings.iter().partition(|(name, _)| name == "role" || name == "session_authorization");
+    let authorization = identity.iter().filter(|(name, _)| name == "session_authorization");
     let role = identity.iter().filter(|(name, _)| name == "role");
-    for (name, value) in plain
-        .into_iter()
-        .chain(authorization.copied())
-        .chain(role.copied())
-    {
-        let text = format!(
-            "SELECT pg_catalog.set_config({}, {}, false)",
-            quoted(name, '\''),
-            quoted(value, '\'')
-        );
+    for (name, value) in plain.into_iter().chain(authorization.copied()).chain(role.copied()) {
+        let text = format!("SELECT pg_catalog.set_config({}, {}, false)", quoted(name, '\''), quoted(value, '\''));
         sql(engine, &text)?;
     }
     Ok(())
@@ -90,10 +73,7 @@ pub fn give(engine: &mut Oliphaunt, saved: &Saved) -> Result<(), Error> {
 /// Drops the prepared statements of a client that has left.
 pub fn forget(engine: &mut Oliphaunt, prepared: &BTreeSet<Vec<u8>>) -> Result<(), Error> {
     for name in prepared {
-        sql(
-            engine,
-            &format!("DEALLOCATE {}", quoted(&String::from_utf8_lossy(name), '"')),
-        )?;
+        sql(engine, &format!("DEALLOCATE {}", quoted(&String::from_utf8_lossy(name), '"')))?;
     }
     Ok(())
 }

@@ -35,10 +35,7 @@ pub fn copy_length(input: &[u8]) -> Result<Option<usize>, TooLong> {
 
 /// Whether the turn is a Query whose first statement is `COPY … FROM STDIN`.
 pub fn is_copy_in(turn: &[u8]) -> bool {
-    let Ok(Some(Frame {
-        kind: b'Q', body, ..
-    })) = frame::first(turn)
-    else {
+    let Ok(Some(Frame { kind: b'Q', body, .. })) = frame::first(turn) else {
         return false;
     };
     let head = String::from_utf8_lossy(&body[..body.len().min(16 << 10)]).to_ascii_lowercase();
@@ -46,12 +43,8 @@ pub fn is_copy_in(turn: &[u8]) -> bool {
     if words.find(|word| !word.is_empty()) != Some("copy") {
         return false;
     }
-    let words: Vec<&str> = words
-        .filter(|word| !word.trim_end_matches('\0').is_empty())
-        .collect();
-    words
-        .windows(2)
-        .any(|pair| pair[0] == "from" && pair[1].trim_end_matches('\0') == "stdin")
+    let words: Vec<&str> = words.filter(|word| !word.trim_end_matches('\0').is_empty()).collect();
+    words.windows(2).any(|pair| pair[0] == "from" && pair[1].trim_end_matches('\0') == "stdin")
 }
 
 /// Rewrites another driver's turn; keeps book of its statement names.
@@ -67,18 +60,12 @@ pub fn rewrite(turn: &[u8], prefix: &str, prepared: &mut BTreeSet<Vec<u8>>) -> V
                 named(&mut out, frame, portal, prefix, |_| {});
             }
             b'D' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix, |_| {}),
-            b'C' if frame.body.first() == Some(&b'S') => {
-                named(&mut out, frame, 1, prefix, |name| {
-                    prepared.remove(&name);
-                })
-            }
+            b'C' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix, |name| {
+                prepared.remove(&name);
+            }),
             b'Q' | b'E' => {
                 out.extend_from_slice(frame.whole);
-                frame::push(
-                    &mut out,
-                    b'f',
-                    b"COPY FROM STDIN must be the only statement of its query\0",
-                );
+                frame::push(&mut out, b'f', b"COPY FROM STDIN must be the only statement of its query\0");
             }
             _ => out.extend_from_slice(frame.whole),
         }
@@ -91,11 +78,7 @@ fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str, note: imp
     match frame.body.get(at..).and_then(frame::cstr) {
         Some((name, rest)) if !name.is_empty() => {
             let full = [prefix.as_bytes(), name].concat();
-            frame::push(
-                out,
-                frame.kind,
-                &[&frame.body[..at], &full, b"\0", rest].concat(),
-            );
+            frame::push(out, frame.kind, &[&frame.body[..at], &full, b"\0", rest].concat());
             note(full);
         }
         _ => out.extend_from_slice(frame.whole),
@@ -137,15 +120,9 @@ mod tests {
     #[test]
     fn statement_names_are_kept_apart() {
         let mut prepared = BTreeSet::new();
-        let turn = [
-            frame(b'P', b"s1\0select 1\0\0\0"),
-            frame(b'B', b"p\0s1\0\0\0\0\0\0\0"),
-        ]
-        .concat();
+        let turn = [frame(b'P', b"s1\0select 1\0\0\0"), frame(b'B', b"p\0s1\0\0\0\0\0\0\0")].concat();
         let rewritten = rewrite(&turn, "c7_", &mut prepared);
-        let bodies: Vec<_> = frame::all(&rewritten)
-            .map(|frame| frame.body.to_vec())
-            .collect();
+        let bodies: Vec<_> = frame::all(&rewritten).map(|frame| frame.body.to_vec()).collect();
         assert_eq!(bodies[0], b"c7_s1\0select 1\0\0\0");
         assert_eq!(bodies[1], b"p\0c7_s1\0\0\0\0\0\0\0");
         assert!(prepared.contains(&b"c7_s1"[..]));

@@ -108,13 +108,26 @@ pub type Columns = Vec<(String, String)>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
-    OneToMany { constraint: String, columns: Columns },
-    ManyToOne { constraint: String, columns: Columns },
+    OneToMany {
+        constraint: String,
+        columns: Columns,
+    },
+    ManyToOne {
+        constraint: String,
+        columns: Columns,
+    },
     /// `is_parent`: the foreign key is on the other side.
-    OneToOne { constraint: String, columns: Columns, is_parent: bool },
+    OneToOne {
+        constraint: String,
+        columns: Columns,
+        is_parent: bool,
+    },
     ManyToMany(Junction),
     /// A function from a row here to rows there.
-    Computed { function: Name, to_one: bool },
+    Computed {
+        function: Name,
+        to_one: bool,
+    },
 }
 
 /// The table between two others, with its columns second in each pair.

@@ -67,8 +67,7 @@ pub async fn configuration(database: &Database) -> Result<HashMap<String, String
 }
 
 async fn run(database: &Database, statements: Vec<Statement>) -> Result<Answer, database::Error> {
-    let batch =
-        Batch { session: None, statements, access: Access::ReadOnly, end: End::Commit, deadline: DEADLINE };
+    let batch = Batch { session: None, statements, access: Access::ReadOnly, end: End::Commit, deadline: DEADLINE };
     database.run(batch).await
 }
 

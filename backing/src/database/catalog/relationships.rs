@@ -99,7 +99,9 @@ pub(super) fn relationships(
 fn forward(keys: &[Key], origins: &[Origins]) -> Vec<Relationship> {
     let mut all = Vec::new();
     for key in keys.iter().filter(|key| !key.inherited) {
-        let (Some(foreign_oid), Some(foreign)) = (key.foreign_oid, &key.foreign) else { continue };
+        let (Some(foreign_oid), Some(foreign)) = (key.foreign_oid, &key.foreign) else {
+            continue;
+        };
         let here = Side::all(&key.table, &key.columns, &shown_by(key.oid, &key.columns, origins));
         let there = Side::all(foreign, &key.foreign_columns, &shown_by(foreign_oid, &key.foreign_columns, origins));
         for from in &here {
@@ -160,9 +162,7 @@ fn shown_by<'a>(oid: i64, columns: &[(i32, String)], origins: &'a [Origins]) -> 
 /// Every way to take one of each.
 fn choices(lists: &[&Vec<String>]) -> Vec<Vec<String>> {
     lists.iter().fold(vec![Vec::new()], |ways, list| {
-        ways.iter()
-            .flat_map(|way| list.iter().map(move |next| way.iter().chain([next]).cloned().collect()))
-            .collect()
+        ways.iter().flat_map(|way| list.iter().map(move |next| way.iter().chain([next]).cloned().collect())).collect()
     })
 }
 
@@ -200,7 +200,9 @@ fn many_to_many(all: &[Relationship], tables: &HashMap<Name, Table>) -> Vec<Rela
     }
     let mut found = Vec::new();
     for (junction, links) in by_table {
-        let Some(table) = tables.get(junction) else { continue };
+        let Some(table) = tables.get(junction) else {
+            continue;
+        };
         let in_key = |columns: &Columns| columns.iter().all(|(here, _)| table.primary_key.contains(here));
         for (source, source_constraint, source_columns) in &links {
             for (target, target_constraint, target_columns) in &links {

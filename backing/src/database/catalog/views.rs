@@ -35,11 +35,12 @@ pub(super) fn origins(views: &[View]) -> Vec<Origins> {
 }
 
 fn view_origins(view: &View, direct: &HashMap<i64, Vec<Target>>) -> Origins {
-    let names: HashMap<i32, &String> =
-        view.columns.iter().flatten().map(|(number, name)| (*number, name)).collect();
+    let names: HashMap<i32, &String> = view.columns.iter().flatten().map(|(number, name)| (*number, name)).collect();
     let mut columns: HashMap<Place, Vec<String>> = HashMap::new();
     for target in direct.get(&view.oid).into_iter().flatten() {
-        let Some(name) = names.get(&target.number) else { continue };
+        let Some(name) = names.get(&target.number) else {
+            continue;
+        };
         let mut seen = vec![view.oid];
         let mut next = Some(target.origin);
         while let Some(place) = next.filter(|place| place.0 != 0 && !seen.contains(&place.0)) {

@@ -1,0 +1,408 @@
+//! One connection, many requests: batches are pipelined in order, answered in order.
+//!
+//! A batch is `set_config` for role and claims, its statements, and one Sync. PostgreSQL runs what stands before a
+//! Sync as one implicit transaction ("Pipelining" in the documentation): it commits at the Sync, an error
+//! skips to it and rolls everything back, and ReadyForQuery comes after the commit. So there is no BEGIN, no COMMIT and
+//! one round trip, and an answer given after ReadyForQuery is an answer given after the commit.
+//!
+//! The life of a connection is [`Connection::run`]: it takes work from its queue while there is room, writes what
+//! has gathered in one write, reads answers, and watches the deadline of the batch at the head, the only one that can
+//! be running. It returns when the stream ends, with the batches that were under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::handshake::{Key, Ready};
+use super::referee::{Overdue, Referee};
+use super::statements::Statements;
+use super::stream::Stream;
+use super::{Access, Answer, Batch, End, Error, Notification, Refusal, Rows, Session, wire};
+
+/// Batches on the way at once; more wait in the queue, where they can still go elsewhere.
+const DEPTH: usize = 128;
+/// How often the head's deadline is looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Something to run, and where its answer goes.
+#[derive(Debug)]
+pub struct Work {
+    pub task: Task,
+    pub deadline: Duration,
+    pub reply: oneshot::Sender<Result<Answer, Error>>,
+    /// How often it was begun on a connection that then failed, or with a statement that had gone.
+    pub attempts: u8,
+}
+
+#[derive(Debug)]
+pub enum Task {
+    Batch(Batch),
+    /// The simple protocol: several statements in one text.
+    Script(String),
+}
+
+impl Work {
+    /// Running it twice is the same as running it once.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(&self.task, Task::Batch(batch) if batch.access == Access::ReadOnly || batch.end == End::Rollback)
+    }
+
+    pub fn answer(self, answer: Result<Answer, Error>) {
+        // The caller may have gone; then nobody wants to know.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Work that was written to the connection.
+#[derive(Debug)]
+pub struct Begun {
+    pub work: Work,
+    /// When it came to the head of the line.
+    since: Option<Instant>,
+    /// Statements whose Parse was sent with it, in order.
+    parsed: Vec<Arc<str>>,
+    confirmed: usize,
+    results: Vec<Rows>,
+    rows: Rows,
+    refusal: Option<Refusal>,
+    cancelled: bool,
+}
+
+/// Why a connection ended, and what was on it: the first may have been running, the others had not begun
+/// where the server answers strictly in order and the stream was read to its end.
+#[derive(Debug)]
+pub struct Ended {
+    pub reason: Reason,
+    pub begun: VecDeque<Begun>,
+}
+
+#[derive(Debug)]
+pub enum Reason {
+    /// Nobody will send work any more.
+    Closed,
+    Lost(String),
+    /// The head ran over its deadline and could not be cancelled otherwise.
+    Deadline,
+}
+
+pub struct Connection {
+    stream: Stream,
+    input: BytesMut,
+    output: BytesMut,
+    pub key: Key,
+    statements: Statements,
+    begun: VecDeque<Begun>,
+    notifications: broadcast::Sender<Notification>,
+}
+
+impl Connection {
+    pub fn new(ready: Ready, notifications: broadcast::Sender<Notification>) -> Self {
+        Self {
+            stream: ready.stream,
+            input: ready.buffer,
+            output: BytesMut::with_capacity(16 << 10),
+            key: ready.key,
+            statements: Statements::new(format!("n{}_", ready.key.process)),
+            begun: VecDeque::new(),
+            notifications,
+        }
+    }
+
+    /// Listens on channels; their notifications go to the sender given at the start.
+    pub fn listen(&mut self, channels: &[String]) {
+        for channel in channels {
+            let (reply, _) = oneshot::channel();
+            let task = Task::Script(format!("LISTEN \"{}\"", channel.replace('"', "\"\"")));
+            self.begin(Work { task, deadline: Duration::from_secs(10), reply, attempts: 0 });
+        }
+    }
+
+    /// Serves the queue until it closes or the connection ends. the referee is asked when the head is over its deadline.
+    pub async fn run(mut self, queue: &mut mpsc::UnboundedReceiver<Work>, referee: &mut Referee) -> Ended {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let reason = loop {
+            let room = self.begun.len() < DEPTH;
+            let (mut read, mut write) = tokio::io::split(&mut self.stream);
+            tokio::select! {
+                biased;
+                written = write.write_buf(&mut self.output), if !self.output.is_empty() => {
+                    if let Err(cause) = written {
+                        drop((read, write));
+                        // What was answered before the end is still in the socket.
+                        let _ = self.drain().await;
+                        break Reason::Lost(cause.to_string());
+                    }
+                }
+                work = queue.recv(), if room => {
+                    drop((read, write));
+                    let Some(work) = work else {
+                        if self.begun.is_empty() { break Reason::Closed }
+                        match self.finish().await {
+                            Ok(()) => break Reason::Closed,
+                            Err(reason) => break reason,
+                        }
+                    };
+                    self.begin(work);
+                    while self.begun.len() < DEPTH && let Ok(work) = queue.try_recv() {
+                        self.begin(work);
+                    }
+                }
+                received = read.read_buf(&mut self.input) => {
+                    drop((read, write));
+                    match received {
+                        Ok(0) => break Reason::Lost("the database closed the connection".into()),
+                        Ok(_) => if let Err(wire::Broken) = self.receive() {
+                            break Reason::Lost("the stream is broken".into());
+                        },
+                        Err(cause) => break Reason::Lost(cause.to_string()),
+                    }
+                }
+                _ = tick.tick(), if !self.begun.is_empty() => {
+                    drop((read, write));
+                    if let Some(reason) = self.look_at_head(referee).await {
+                        let _ = self.drain().await;
+                        break reason;
+                    }
+                }
+            }
+        };
+        Ended { reason, begun: self.begun }
+    }
+
+    /// The last answers after the queue has closed, then a polite end.
+    async fn finish(&mut self) -> Result<(), Reason> {
+        wire::terminate(&mut self.output);
+        let lost = |cause: std::io::Error| Reason::Lost(cause.to_string());
+        self.stream.write_all(&self.output).await.map_err(lost)?;
+        self.drain().await.map_err(lost)
+    }
+
+    /// Reads to the end of the stream.
+    async fn drain(&mut self) -> std::io::Result<()> {
+        while tokio::time::timeout(Duration::from_millis(200), self.stream.read_buf(&mut self.input)).await?? > 0 {
+            if self.receive().is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_head(&mut self, referee: &mut Referee) -> Option<Reason> {
+        let head = self.begun.front_mut()?;
+        let since = *head.since.get_or_insert_with(Instant::now);
+        // A cancel request gets as long again, at most two seconds, to take effect.
+        let patience = if head.cancelled { head.work.deadline + Duration::from_secs(2) } else { head.work.deadline };
+        if since.elapsed() < patience {
+            return None;
+        }
+        if head.cancelled {
+            return Some(Reason::Deadline);
+        }
+        match referee.overdue(self.key, head.work.deadline).await {
+            Overdue::Wait => head.since = Some(Instant::now()),
+            Overdue::Cancelled => head.cancelled = true,
+            Overdue::End => return Some(Reason::Deadline),
+        }
+        None
+    }
+
+    /// Writes the work's messages to the output.
+    pub fn begin(&mut self, work: Work) {
+        let mut parsed = Vec::new();
+        match &work.task {
+            Task::Script(text) => wire::query(&mut self.output, text),
+            Task::Batch(batch) => encode(batch, &mut self.statements, &mut parsed, &mut self.output),
+        }
+        let since = self.begun.is_empty().then(Instant::now);
+        self.begun.push_back(Begun {
+            work,
+            since,
+            parsed,
+            confirmed: 0,
+            results: Vec::new(),
+            rows: Rows::default(),
+            refusal: None,
+            cancelled: false,
+        });
+    }
+
+    /// Takes in all whole messages that were read.
+    fn receive(&mut self) -> Result<(), wire::Broken> {
+        while let Some(message) = wire::next(&mut self.input)? {
+            match message.kind {
+                b'A' => {
+                    if let Some((channel, payload)) = wire::notification(&message.body) {
+                        let _ = self.notifications.send(Notification { channel, payload });
+                    }
+                }
+                b'G' => wire::copy_fail(&mut self.output),
+                b'Z' => self.complete()?,
+                _ => {
+                    // Before any work the server may send ParameterStatus and notices.
+                    if let Some(head) = self.begun.front_mut() {
+                        head.take(message)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// ReadyForQuery: the head's transaction has ended.
+    fn complete(&mut self) -> Result<(), wire::Broken> {
+        let mut head = self.begun.pop_front().ok_or(wire::Broken)?;
+        if let Some(next) = self.begun.front_mut() {
+            next.since = Some(Instant::now());
+        }
+        for text in &head.parsed[head.confirmed.min(head.parsed.len())..] {
+            self.statements.forget(text);
+        }
+        let Some(refusal) = head.refusal.take() else {
+            let answer = head.answer();
+            head.work.answer(Ok(answer));
+            return Ok(());
+        };
+        if head.cancelled && refusal.code == "57014" {
+            head.work.answer(Err(Error::Deadline));
+        } else if head.work.attempts < 2 && is_stale(&refusal) {
+            // Somebody deallocated our statements, or a table's type changed under a plan. The transaction was rolled
+            // back whole, so beginning again is safe.
+            if let Task::Batch(batch) = &head.work.task {
+                for text in texts(batch) {
+                    self.statements.forget(&text);
+                }
+            }
+            head.work.attempts += 1;
+            self.begin(head.work);
+        } else {
+            head.work.answer(Err(Error::Refused(Box::new(refusal))));
+        }
+        Ok(())
+    }
+}
+
+impl Begun {
+    fn take(&mut self, message: wire::Message) -> Result<(), wire::Broken> {
+        match message.kind {
+            b'1' => self.confirmed += 1,
+            b'T' => self.rows.columns = wire::columns(&message.body).ok_or(wire::Broken)?,
+            b'D' => self.rows.rows.push(wire::row(message.body).ok_or(wire::Broken)?),
+            b'C' => {
+                self.rows.tag = wire::text(&message.body);
+                self.results.push(std::mem::take(&mut self.rows));
+            }
+            b'I' => self.results.push(std::mem::take(&mut self.rows)),
+            b'E' => self.refusal = Some(wire::refusal(&message.body)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The results of the batch's own statements.
+    fn answer(&mut self) -> Answer {
+        let mut results = std::mem::take(&mut self.results);
+        if let Task::Batch(batch) = &self.work.task {
+            if preamble(batch).is_some() && !results.is_empty() {
+                results.remove(0);
+            }
+            results.truncate(batch.statements.len());
+        }
+        Answer { results }
+    }
+}
+
+/// A prepared statement that is no longer what we took it for.
+fn is_stale(refusal: &Refusal) -> bool {
+    refusal.code == "26000" || (refusal.code == "0A000" && refusal.message.contains("cached plan"))
+}
+
+fn encode(batch: &Batch, statements: &mut Statements, parsed: &mut Vec<Arc<str>>, out: &mut BytesMut) {
+    let mut one = |text: &Arc<str>, parameters: &mut dyn ExactSizeIterator<Item = Option<&[u8]>>| {
+        let prepared = statements.need(text);
+        if let Some(name) = prepared.close {
+            wire::close(out, &name);
+        }
+        if prepared.parse {
+            wire::parse(out, &prepared.name, text);
+            parsed.push(text.clone());
+        }
+        wire::bind(out, &prepared.name, parameters);
+        wire::execute(out);
+    };
+    if let Some((text, values)) = preamble(batch) {
+        one(&text, &mut values.iter().map(|value| Some(value.as_bytes())));
+    }
+    for statement in &batch.statements {
+        one(&statement.text, &mut statement.parameters.iter().map(Option::as_deref));
+    }
+    if batch.end == End::Rollback {
+        // Inside the implicit transaction it warns and aborts it, which is what is wanted.
+        one(&Arc::from("ROLLBACK"), &mut std::iter::empty());
+    }
+    wire::sync(out);
+}
+
+fn texts(batch: &Batch) -> Vec<Arc<str>> {
+    let preamble = preamble(batch).map(|(text, _)| text);
+    preamble.into_iter().chain(batch.statements.iter().map(|statement| statement.text.clone())).collect()
+}
+
+/// The statement that makes the transaction the caller's, and its parameters.
+fn preamble(batch: &Batch) -> Option<(Arc<str>, Vec<&str>)> {
+    let read_only = batch.access == Access::ReadOnly;
+    let session = batch.session.as_ref();
+    if session.is_none() && !read_only {
+        return None;
+    }
+    let mut text = String::with_capacity(256);
+    text.push_str("SELECT ");
+    let mut values = Vec::new();
+    if let Some(Session { role, settings }) = session {
+        text.push_str("pg_catalog.set_config('role',$1,true)");
+        values.push(role.as_str());
+        for (name, value) in settings {
+            values.push(value);
+            text.push_str(&format!(",pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len()));
+        }
+    }
+    if read_only {
+        if !values.is_empty() {
+            text.push(',');
+        }
+        text.push_str("pg_catalog.set_config('transaction_read_only','on',true)");
+    }
+    Some((text.into(), values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(access: Access, session: Option<Session>) -> Batch {
+        Batch { session, statements: Vec::new(), access, end: End::Commit, deadline: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn the_preamble_binds_every_value() {
+        let session =
+            Session { role: "anon'; drop".into(), settings: vec![("request.jwt.claims".into(), "{\"a\":1}".into())] };
+        let batch = batch(Access::ReadOnly, Some(session));
+        let (text, values) = preamble(&batch).unwrap();
+        assert_eq!(
+            &*text,
+            "SELECT pg_catalog.set_config('role',$1,true),pg_catalog.set_config('request.jwt.claims',$2,true),\
+             pg_catalog.set_config('transaction_read_only','on',true)"
+        );
+        assert_eq!(values, ["anon'; drop", "{\"a\":1}"]);
+    }
+
+    #[test]
+    fn the_owners_writes_have_no_preamble() {
+        assert!(preamble(&batch(Access::ReadWrite, None)).is_none());
+    }
+}

@@ -1,0 +1,224 @@
+//! A place for one connection: it connects, serves its queue, and connects again when the connection ends.
+//!
+//! At start it connects (the embedded engine is started first). While it runs, work goes to the connection. When the
+//! connection ends it decides for each batch that was under way: nothing that may have happened is done twice, and nothing that
+//! certainly has not happened is given up. At the end of the queue it lets the engine leave.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinHandle;
+
+use super::connection::{Connection, Ended, Reason, Work};
+use super::engine::Engine;
+use super::handshake;
+use super::referee::Referee;
+use super::{Error, Notification, Options, Target};
+
+/// Pauses between attempts to connect; the last one repeats.
+const BACKOFF: [u64; 6] = [0, 20, 50, 100, 250, 1000];
+/// Work is told that there is no database after this many attempts in a row.
+const PATIENT_ATTEMPTS: usize = 4;
+
+#[derive(Debug)]
+pub struct Slot {
+    queue: Mutex<Option<mpsc::UnboundedSender<Work>>>,
+    sender: mpsc::WeakUnboundedSender<Work>,
+    load: Arc<AtomicUsize>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Counts a batch as the slot's load while it lives.
+pub struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Slot {
+    /// Connects now; the error is the connection's.
+    pub async fn connect(
+        target: Target,
+        options: &Options,
+        notifications: broadcast::Sender<Notification>,
+    ) -> Result<Self, Error> {
+        let mut driver = Driver::new(target, options, notifications);
+        let connection = driver.connect().await?;
+        Ok(Self::spawn(driver, Some(connection)))
+    }
+
+    /// Connects when the first work comes.
+    pub fn lazy(target: Target, options: &Options, notifications: broadcast::Sender<Notification>) -> Self {
+        Self::spawn(Driver::new(target, options, notifications), None)
+    }
+
+    fn spawn(driver: Driver, connection: Option<Connection>) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let task = tokio::spawn(driver.drive(receiver, connection));
+        Self {
+            sender: sender.downgrade(),
+            queue: Mutex::new(Some(sender)),
+            load: Arc::default(),
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub fn submit(&self, work: Work) -> Result<Load, Error> {
+        let closed = || Error::Unavailable("the database is closed".into());
+        let sender = self.sender.upgrade().ok_or_else(closed)?;
+        sender.send(work).map_err(|_| closed())?;
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Ok(Load(self.load.clone()))
+    }
+
+    pub async fn close(&self) {
+        let held = |lock: std::sync::PoisonError<_>| lock.into_inner();
+        self.queue.lock().unwrap_or_else(held).take();
+        let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+}
+
+struct Driver {
+    target: Target,
+    referee: Referee,
+    listen: Vec<String>,
+    notifications: broadcast::Sender<Notification>,
+}
+
+impl Driver {
+    fn new(target: Target, options: &Options, notifications: broadcast::Sender<Notification>) -> Self {
+        let guest_deadline = options.guest_deadline;
+        let referee = match &target {
+            Target::External(address) => Referee::Server(address.clone()),
+            Target::Embedded(_) => Referee::Engine { engine: None, guest_deadline },
+        };
+        Self { target, referee, listen: options.listen.clone(), notifications }
+    }
+
+    async fn connect(&mut self) -> Result<Connection, Error> {
+        let address = match &self.target {
+            Target::External(address) => address.clone(),
+            Target::Embedded(embedded) => {
+                if let Referee::Engine { engine, .. } = &mut self.referee {
+                    if let Some(mut old) = engine.take() {
+                        old.kill().await;
+                    }
+                    *engine = Some(Engine::start(embedded).await?);
+                }
+                Engine::address(embedded)
+            }
+        };
+        let mut connection = Connection::new(handshake::connect(&address).await?, self.notifications.clone());
+        connection.listen(&self.listen);
+        Ok(connection)
+    }
+
+    async fn drive(mut self, mut queue: mpsc::UnboundedReceiver<Work>, mut first: Option<Connection>) {
+        // Work that must go again, before what waits in the queue.
+        let mut again: VecDeque<Work> = VecDeque::new();
+        loop {
+            if first.is_none() && again.is_empty() && !self.is_eager() {
+                let Some(work) = queue.recv().await else { break };
+                again.push_back(work);
+            }
+            let connection = match first.take() {
+                Some(connection) => Some(connection),
+                None => self.reconnect(&mut queue, &mut again).await,
+            };
+            let Some(mut connection) = connection else { break };
+            for work in again.drain(..) {
+                connection.begin(work);
+            }
+            let ended = connection.run(&mut queue, &mut self.referee).await;
+            if matches!(ended.reason, Reason::Closed) {
+                break;
+            }
+            again = self.sort_out(ended).await;
+        }
+        for work in again {
+            work.answer(Err(Error::Unavailable("the database is closed".into())));
+        }
+        if let Referee::Engine { engine: Some(engine), .. } = &mut self.referee {
+            engine.stop().await;
+        }
+    }
+
+    /// The embedded engine, and whoever listens, reconnects without waiting for work.
+    fn is_eager(&self) -> bool {
+        matches!(self.target, Target::Embedded(_)) || !self.listen.is_empty()
+    }
+
+    /// Connects however long it takes; work that has waited long enough is told. `None` when the queue has closed.
+    async fn reconnect(
+        &mut self,
+        queue: &mut mpsc::UnboundedReceiver<Work>,
+        again: &mut VecDeque<Work>,
+    ) -> Option<Connection> {
+        for attempt in 0.. {
+            tokio::time::sleep(Duration::from_millis(BACKOFF[attempt.min(BACKOFF.len() - 1)])).await;
+            let cause = match self.connect().await {
+                Ok(connection) => return Some(connection),
+                Err(cause) => cause,
+            };
+            if attempt + 1 >= PATIENT_ATTEMPTS {
+                while let Ok(work) = queue.try_recv() {
+                    again.push_back(work);
+                }
+                for work in again.drain(..) {
+                    work.answer(Err(cause.clone()));
+                }
+            }
+            if queue.is_closed() && queue.is_empty() {
+                return None;
+            }
+            if attempt + 1 >= PATIENT_ATTEMPTS && !self.is_eager() {
+                again.push_back(queue.recv().await?);
+            }
+        }
+        None
+    }
+
+    /// Decides what becomes of the batches that were under way.
+    async fn sort_out(&mut self, ended: Ended) -> VecDeque<Work> {
+        if let Referee::Engine { engine: Some(engine), .. } = &mut self.referee {
+            engine.kill().await;
+        }
+        let embedded = matches!(self.target, Target::Embedded(_));
+        let mut again = VecDeque::new();
+        for (place, begun) in ended.begun.into_iter().enumerate() {
+            let mut work = begun.work;
+            let head = place == 0;
+            if head && matches!(ended.reason, Reason::Deadline) {
+                work.answer(Err(Error::Deadline));
+                continue;
+            }
+            // The engine answers each batch before it begins the next, and its answers were read to the end: behind the
+            // head nothing has begun. A server's answers may be lost on the way, so there only reads go again.
+            let untouched = embedded && !head;
+            if untouched || (work.is_repeatable() && work.attempts < 2) {
+                work.attempts += u8::from(!untouched);
+                again.push_back(work);
+            } else {
+                let reason = match &ended.reason {
+                    Reason::Lost(cause) => cause.clone(),
+                    Reason::Deadline | Reason::Closed => "it was ended".into(),
+                };
+                work.answer(Err(Error::Lost(reason)));
+            }
+        }
+        again
+    }
+}

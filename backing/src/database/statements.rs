@@ -1,0 +1,87 @@
+//! The statements one connection has prepared: a bounded cache, least recently used leaves first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Enough for the shapes of a large application; PostgreSQL keeps a plan in memory for each.
+const CAPACITY: usize = 512;
+
+#[derive(Debug, Default)]
+pub struct Statements {
+    known: HashMap<Arc<str>, Known>,
+    clock: u64,
+    named: u64,
+    /// Makes names unique where several connections share one session (the embedded engine).
+    prefix: String,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Arc<str>,
+    used: u64,
+}
+
+/// What must be sent before a statement can be bound.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Use {
+    pub name: Arc<str>,
+    /// It is new: send Parse.
+    pub parse: bool,
+    /// It took the place of this one: send Close.
+    pub close: Option<Arc<str>>,
+}
+
+impl Statements {
+    pub fn new(prefix: String) -> Self {
+        Self { prefix, ..Self::default() }
+    }
+
+    pub fn need(&mut self, text: &Arc<str>) -> Use {
+        self.clock += 1;
+        if let Some(known) = self.known.get_mut(text) {
+            known.used = self.clock;
+            return Use { name: known.name.clone(), parse: false, close: None };
+        }
+        let close = if self.known.len() >= CAPACITY { self.evict() } else { None };
+        self.named += 1;
+        let name: Arc<str> = format!("{}s{}", self.prefix, self.named).into();
+        self.known.insert(text.clone(), Known { name: name.clone(), used: self.clock });
+        Use { name, parse: true, close }
+    }
+
+    /// The database does not have it (its Parse failed or was skipped, or somebody deallocated it).
+    pub fn forget(&mut self, text: &str) {
+        self.known.remove(text);
+    }
+
+    fn evict(&mut self) -> Option<Arc<str>> {
+        let oldest = self.known.iter().min_by_key(|(_, known)| known.used)?.0.clone();
+        self.known.remove(&oldest).map(|known| known.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_parsed_once() {
+        let mut statements = Statements::new("n1_".into());
+        let text: Arc<str> = "select 1".into();
+        assert!(statements.need(&text).parse);
+        assert_eq!(statements.need(&text), Use { name: "n1_s1".into(), parse: false, close: None });
+        statements.forget(&text);
+        assert_eq!(statements.need(&text), Use { name: "n1_s2".into(), parse: true, close: None });
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        let mut statements = Statements::default();
+        let texts: Vec<Arc<str>> = (0..=CAPACITY).map(|n| format!("select {n}").into()).collect();
+        for text in &texts[..CAPACITY] {
+            assert_eq!(statements.need(text).close, None);
+        }
+        statements.need(&texts[0]);
+        assert_eq!(statements.need(&texts[CAPACITY]).close.as_deref(), Some("s2"));
+    }
+}

@@ -1,0 +1,219 @@
+//! PostgreSQL's wire protocol, as far as batches need it: writing frontend messages, cutting backend ones.
+//!
+//! Source: PostgreSQL documentation, "Message Formats". Values go and come in text format. Start-up and passwords
+//! are in `handshake.rs`, on the crate `postgres-protocol`.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::{Refusal, Row};
+
+/// PostgreSQL's own limit is 1 GB; a longer length means that we have lost the stream.
+const MAX_MESSAGE: usize = 1 << 30;
+
+/// A message from the database: its type, and its body as a slice of the buffer that was read.
+#[derive(Debug)]
+pub struct Message {
+    pub kind: u8,
+    pub body: Bytes,
+}
+
+/// Cuts the next whole message off the buffer; an error when the stream makes no sense.
+pub fn next(buffer: &mut BytesMut) -> Result<Option<Message>, Broken> {
+    let Some((header, _)) = buffer.split_first_chunk::<5>() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+    let kind = header[0];
+    if !(4..=MAX_MESSAGE).contains(&length) {
+        return Err(Broken);
+    }
+    if buffer.len() <= length {
+        buffer.reserve(length + 1 - buffer.len());
+        return Ok(None);
+    }
+    let mut body = buffer.split_to(length + 1).freeze();
+    body.advance(5);
+    Ok(Some(Message { kind, body }))
+}
+
+/// The stream is not PostgreSQL's protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// Writes one message whose body the closure appends.
+fn message(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(kind);
+    let at = out.len();
+    out.put_u32(0);
+    body(out);
+    let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn cstr(out: &mut BytesMut, text: &str) {
+    out.put_slice(text.as_bytes());
+    out.put_u8(0);
+}
+
+/// Parse, with all parameter types left to PostgreSQL.
+pub fn parse(out: &mut BytesMut, name: &str, text: &str) {
+    message(out, b'P', |out| {
+        cstr(out, name);
+        cstr(out, text);
+        out.put_u16(0);
+    });
+}
+
+/// Bind the unnamed portal, all in text format.
+pub fn bind<'a>(out: &mut BytesMut, name: &str, parameters: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {
+    message(out, b'B', |out| {
+        out.put_u8(0);
+        cstr(out, name);
+        out.put_u16(0);
+        out.put_u16(u16::try_from(parameters.len()).unwrap_or(u16::MAX));
+        for parameter in parameters {
+            match parameter {
+                Some(value) => {
+                    out.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                    out.put_slice(value);
+                }
+                None => out.put_i32(-1),
+            }
+        }
+        out.put_u16(0);
+    });
+}
+
+/// Execute the unnamed portal to its end.
+pub fn execute(out: &mut BytesMut) {
+    message(out, b'E', |out| out.put_slice(&[0; 5]));
+}
+
+/// Close a prepared statement.
+pub fn close(out: &mut BytesMut, name: &str) {
+    message(out, b'C', |out| {
+        out.put_u8(b'S');
+        cstr(out, name);
+    });
+}
+
+pub fn sync(out: &mut BytesMut) {
+    message(out, b'S', |_| {});
+}
+
+pub fn terminate(out: &mut BytesMut) {
+    message(out, b'X', |_| {});
+}
+
+pub fn copy_fail(out: &mut BytesMut) {
+    message(out, b'f', |out| cstr(out, "COPY FROM STDIN is not possible here"));
+}
+
+/// A simple query: one or more statements in one text.
+pub fn query(out: &mut BytesMut, text: &str) {
+    message(out, b'Q', |out| cstr(out, text));
+}
+
+/// The values of a DataRow.
+pub fn row(mut body: Bytes) -> Option<Row> {
+    let count = body.try_get_u16().ok()?;
+    let mut values = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let length = body.try_get_i32().ok()?;
+        values.push(match usize::try_from(length) {
+            Ok(length) if length <= body.len() => Some(body.split_to(length)),
+            Ok(_) => return None,
+            Err(_) => None,
+        });
+    }
+    Some(Row { values })
+}
+
+/// The column names of a RowDescription.
+pub fn columns(mut body: &[u8]) -> Option<Vec<String>> {
+    let count = body.try_get_u16().ok()?;
+    let mut names = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let end = body.iter().position(|&byte| byte == 0)?;
+        names.push(String::from_utf8_lossy(&body[..end]).into_owned());
+        body = body.get(end + 1 + 18..)?;
+    }
+    Some(names)
+}
+
+/// The text up to the NUL, as in CommandComplete.
+pub fn text(body: &[u8]) -> String {
+    let end = body.iter().position(|&byte| byte == 0).unwrap_or(body.len());
+    String::from_utf8_lossy(&body[..end]).into_owned()
+}
+
+/// The fields of an ErrorResponse.
+pub fn refusal(mut body: &[u8]) -> Refusal {
+    let mut refusal = Refusal::default();
+    while let Some((&field, rest)) = body.split_first() {
+        if field == 0 {
+            break;
+        }
+        let value = text(rest);
+        body =
+            rest.get(rest.iter().position(|&byte| byte == 0).map_or(rest.len(), |end| end + 1)..).unwrap_or_default();
+        match field {
+            b'V' => refusal.severity = value,
+            b'C' => refusal.code = value,
+            b'M' => refusal.message = value,
+            b'D' => refusal.detail = Some(value),
+            b'H' => refusal.hint = Some(value),
+            b'P' => refusal.position = value.parse().ok(),
+            _ => {}
+        }
+    }
+    refusal
+}
+
+/// Channel and payload of a NotificationResponse.
+pub fn notification(body: &[u8]) -> Option<(String, String)> {
+    let rest = body.get(4..)?;
+    let channel = text(rest);
+    let payload = text(rest.get(channel.len() + 1..)?);
+    Some((channel, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_cut_once_it_is_whole() {
+        let mut bytes = BytesMut::new();
+        query(&mut bytes, "select 1");
+        let whole = bytes.clone();
+        for cut in 0..whole.len() {
+            let mut part = BytesMut::from(&whole[..cut]);
+            assert!(next(&mut part).unwrap().is_none());
+        }
+        let message = next(&mut bytes).unwrap().unwrap();
+        assert_eq!((message.kind, &message.body[..]), (b'Q', &b"select 1\0"[..]));
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn an_impossible_length_is_told() {
+        assert_eq!(next(&mut BytesMut::from(&b"D\0\0\0\x01rest"[..])).unwrap_err(), Broken);
+    }
+
+    #[test]
+    fn a_row_has_its_values_and_nulls() {
+        let body = Bytes::from_static(b"\0\x03\0\0\0\x01a\xff\xff\xff\xff\0\0\0\0");
+        let row = row(body).unwrap();
+        assert_eq!((row.text(0), row.text(1), row.text(2)), (Some("a"), None, Some("")));
+        assert!(super::row(Bytes::from_static(b"\0\x01\0\0\0\x09a")).is_none());
+    }
+
+    #[test]
+    fn an_error_keeps_its_fields() {
+        let refusal = refusal(b"SFEHLER\0VERROR\0C42P01\0Mno table\0Hlook\0P15\0\0");
+        assert_eq!(refusal.code, "42P01");
+        assert_eq!(refusal.severity, "ERROR");
+        assert_eq!((refusal.hint.as_deref(), refusal.position), (Some("look"), Some(15)));
+    }
+}
