@@ -1,1 +1,3 @@
+//! The `ntier` command.
+
 fn main() {}
