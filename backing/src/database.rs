@@ -163,8 +163,8 @@ impl Default for Options {
             connections: 8,
             max_waiting: 1000,
             listen: Vec::new(),
-            script_deadline: Duration::from_secs(3600),
-            guest_deadline: Duration::from_secs(300),
+            script_deadline: Duration::from_hours(1),
+            guest_deadline: Duration::from_mins(5),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Client {
 
     /// Reads what is there without waiting.
     pub fn fill(&mut self) {
-        let mut chunk = [0_u8; 64 << 10];
+        let mut chunk = [0_u8; 16 << 10];
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(0) => {

@@ -75,15 +75,14 @@ fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
     let mut values = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {
         let (length, tail) = rest.split_first_chunk::<4>()?;
-        match usize::try_from(i32::from_be_bytes(*length)) {
-            Ok(length) => {
-                values.push(Some(String::from_utf8_lossy(tail.get(..length)?).into_owned()));
-                rest = &tail[length..];
-            }
-            Err(_) => {
-                values.push(None);
-                rest = tail;
-            }
+        rest = tail;
+        // A negative length is NULL.
+        let value = usize::try_from(i32::from_be_bytes(*length)).ok();
+        if let Some(length) = value {
+            values.push(Some(String::from_utf8_lossy(tail.get(..length)?).into_owned()));
+            rest = &tail[length..];
+        } else {
+            values.push(None);
         }
     }
     Some(values)

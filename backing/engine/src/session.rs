@@ -78,7 +78,7 @@ pub fn forget(engine: &mut Oliphaunt, prepared: &BTreeSet<Vec<u8>>) -> Result<()
     Ok(())
 }
 
-/// An identifier (`"`) or a literal (`'`); the server has standard_conforming_strings on.
+/// An identifier (`"`) or a literal (`'`); the server has `standard_conforming_strings` on.
 pub fn quoted(text: &str, quote: char) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push(quote);

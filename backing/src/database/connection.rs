@@ -10,6 +10,7 @@
 //! be running. It returns when the stream ends, with the batches that were under way.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -367,7 +368,8 @@ fn preamble(batch: &Batch) -> Option<(Arc<str>, Vec<&str>)> {
         values.push(role.as_str());
         for (name, value) in settings {
             values.push(value);
-            text.push_str(&format!(",pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len()));
+            // Writing to a string cannot fail.
+            let _ = write!(text, ",pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len());
         }
     }
     if read_only {

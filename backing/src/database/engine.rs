@@ -15,7 +15,7 @@ use super::Error;
 use super::url::{Address, Host, SslMode};
 
 /// How long opening may take: a first start or a long recovery on a slow disk.
-const OPENING: Duration = Duration::from_secs(120);
+const OPENING: Duration = Duration::from_mins(2);
 /// How long the child may take to leave once asked.
 const LEAVING: Duration = Duration::from_secs(10);
 
