@@ -1,1 +1,151 @@
-//! See Cargo.toml.
+//! The data API: PostgREST's dialect over the tables and functions of a PostgreSQL.
+//!
+//! A request goes through parse → plan → query → execute → respond. Who the caller is has been decided
+//! before; what the caller may see is decided by PostgreSQL. Not here: tokens, CORS, limits.
+
+mod caller;
+mod current;
+mod error;
+mod execute;
+mod media;
+mod plan;
+mod query;
+mod respond;
+mod settings;
+
+use bytes::Bytes;
+use http::Response;
+use ntier_backing::database::{Access, Database};
+use ntier_protocol::rest::request::{MediaType, Request};
+
+pub use caller::{Caller, Origin};
+pub use current::{Current, CurrentHandle, reload};
+pub use error::Error;
+pub use settings::{Description, Settings, TransactionPolicy};
+
+use execute::{Task, Transaction};
+use plan::{Plan, RowLimit};
+
+/// The service: a database and what is known of it.
+#[derive(Debug)]
+pub struct Rest {
+    pub database: Database,
+    /// The catalog and the settings in force; see [`reload`].
+    pub current: CurrentHandle,
+    /// The settings as they were given, before the database has its say.
+    pub settings: Settings,
+}
+
+impl Rest {
+    pub fn new(database: Database, settings: Settings) -> Self {
+        Self { database, current: CurrentHandle::default(), settings }
+    }
+}
+
+/// Answers a request that was understood.
+pub async fn answer_request(rest: &Rest, caller: &Caller, origin: &Origin, request: &Request) -> Response<Bytes> {
+    let answer = pipeline(rest, caller, origin, request).await;
+    answer.unwrap_or_else(|error| respond::error(&error, caller.is_anonymous))
+}
+
+async fn pipeline(rest: &Rest, caller: &Caller, origin: &Origin, request: &Request) -> Result<Response<Bytes>, Error> {
+    let current = current::get(rest).await?;
+    let settings = &current.settings;
+    let schema = schema(request, settings)?;
+    let plan = plan::request(request, schema, &current.catalog, settings)?;
+    let context = respond::Context { request, schema, settings, has_key: false };
+    let transaction = Transaction {
+        database: &rest.database,
+        current: &current,
+        caller,
+        origin,
+        schema,
+        timezone: request.preferences.timezone.as_deref(),
+        end: Plan::transaction_end(request.preferences.transaction, settings),
+    };
+    match &plan {
+        Plan::Read(plan) => read(&transaction, context, plan).await,
+        Plan::Mutate(plan) => mutate(&transaction, context, plan).await,
+        Plan::Call(plan) => call(&transaction, context, plan).await,
+        Plan::Info(info) => Ok(respond::info(info)),
+        Plan::Describe { .. } => Err(Error::DescriptionDisabled),
+    }
+}
+
+async fn read(
+    transaction: &Transaction<'_>,
+    context: respond::Context<'_>,
+    plan: &plan::Read,
+) -> Result<Response<Bytes>, Error> {
+    if explains(&plan.media) {
+        let body = transaction.explain(Access::ReadOnly, query::read(plan)).await?;
+        return Ok(respond::explain(context, &plan.media, body));
+    }
+    let task = Task { planned: query::planned_count(plan), ..Task::new(Access::ReadOnly, query::read(plan)) };
+    let outcome = transaction.run(task).await?;
+    // Nothing was written, so there is nothing to undo: looking at the number afterwards is enough.
+    if matches!(plan.media.media_type, MediaType::Object { .. }) && outcome.rows != 1 {
+        return Err(Error::NotSingular(outcome.rows));
+    }
+    respond::read(context, plan, &outcome)
+}
+
+async fn mutate(
+    transaction: &Transaction<'_>,
+    context: respond::Context<'_>,
+    plan: &plan::Mutate,
+) -> Result<Response<Bytes>, Error> {
+    if explains(&plan.media) {
+        let body = transaction.explain(Access::ReadWrite, query::mutate(plan)).await?;
+        return Ok(respond::explain(context, &plan.media, body));
+    }
+    let task = Task::new(Access::ReadWrite, query::mutate(plan));
+    let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    let context = respond::Context { has_key: plan.has_key, ..context };
+    respond::mutate(context, plan, &outcome)
+}
+
+async fn call(
+    transaction: &Transaction<'_>,
+    context: respond::Context<'_>,
+    plan: &plan::Call,
+) -> Result<Response<Bytes>, Error> {
+    let access = if plan.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    if explains(&plan.media) {
+        let body = transaction.explain(access, query::call(plan)).await?;
+        return Ok(respond::explain(context, &plan.media, body));
+    }
+    let settings = plan.function.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let task = Task { function_settings: settings, ..Task::new(access, query::call(plan)) };
+    let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    respond::call(context, plan, &outcome)
+}
+
+/// The schema that the request speaks to: the one it names, or the first.
+fn schema<'a>(request: &'a Request, settings: &'a Settings) -> Result<&'a str, Error> {
+    match &request.profile {
+        Some(asked) if settings.schemas.contains(asked) => Ok(asked),
+        None if !settings.schemas.is_empty() => Ok(&settings.schemas[0]),
+        asked => Err(Error::SchemaNotExposed {
+            asked: asked.clone().unwrap_or_default(),
+            exposed: settings.schemas.clone(),
+        }),
+    }
+}
+
+fn explains(media: &plan::Media) -> bool {
+    matches!(media.media_type, MediaType::Plan { .. })
+}
+
+/// The transaction was undone because too many or too few rows were touched.
+fn limited(error: Error, limit: RowLimit) -> Error {
+    let Error::Database(refused) = &error else { return error };
+    let Some(rows) = respond::broken_limit(refused) else { return error };
+    match limit {
+        RowLimit::MatchingKey => Error::PutMismatch,
+        RowLimit::AtMost(_) => Error::TooManyAffected(rows),
+        RowLimit::ExactlyOne | RowLimit::ExactlyOneAndAtMost(_) if rows != 1 => Error::NotSingular(rows),
+        RowLimit::ExactlyOneAndAtMost(_) => Error::TooManyAffected(rows),
+        RowLimit::ExactlyOne | RowLimit::None => error,
+    }
+}

@@ -1,0 +1,89 @@
+//! Why a request is refused: facts, without HTTP. `respond` says them.
+
+use ntier_backing::database::{self, catalog::{Function, Name, Relationship}};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("table {0} is not in the catalog", table.name)]
+    TableNotFound { table: Name, near: Option<String> },
+    #[error("column {column} of {table} is not in the catalog")]
+    ColumnNotFound { table: String, column: String },
+    #[error("no relationship between {origin} and {target}")]
+    NoRelationship { origin: String, target: String, hint: Option<String>, schema: String, near: Option<Near> },
+    #[error("more than one relationship between {origin} and {target}")]
+    AmbiguousRelationship { origin: String, target: String, found: Vec<Relationship> },
+    #[error("function {0} is not in the catalog", wanted.function.name)]
+    FunctionNotFound { wanted: Box<WantedFunction>, near: Option<String> },
+    #[error("more than one function fits")]
+    AmbiguousFunction(Vec<Function>),
+    #[error("{0} is not embedded")]
+    NotEmbedded(String),
+    #[error("{origin} has not one {target}")]
+    RelatedOrderNotToOne { origin: String, target: String },
+    #[error("aggregates are not allowed")]
+    AggregatesNotAllowed,
+    #[error("not implemented: {0}")]
+    NotImplemented(&'static str),
+    #[error("no acceptable media type")]
+    NotAcceptable(Vec<String>),
+    #[error("preferences were not understood")]
+    InvalidPreferences(Vec<String>),
+    #[error("schema {asked} is not exposed")]
+    SchemaNotExposed { asked: String, exposed: Vec<String> },
+    #[error("PUT needs exactly the primary key")]
+    InvalidPutFilters,
+    #[error("the payload's key is not the URL's")]
+    PutMismatch,
+    #[error("{0} rows where one was asked for")]
+    NotSingular(u64),
+    #[error("{0} rows are more than allowed")]
+    TooManyAffected(u64),
+    #[error("max-affected on a function that returns one row")]
+    MaxAffectedOnSingle,
+    #[error("offset {offset} is beyond {total} rows")]
+    RangeOutOfBounds { offset: u64, total: u64 },
+    #[error("response.headers is not understood")]
+    ResponseHeaders,
+    #[error("response.status is not understood")]
+    ResponseStatus,
+    #[error("a body of type {0} cannot be taken here")]
+    ContentType(String),
+    #[error("the description of the schema is disabled")]
+    DescriptionDisabled,
+    /// The catalog could not be read yet.
+    #[error("the catalog is not known")]
+    CatalogUnknown,
+    #[error("the database refused: {0}")]
+    Database(#[from] database::Error),
+    /// A row that our own statement always gives was not there.
+    #[error("the database's answer is incomplete")]
+    Incomplete,
+}
+
+/// A name that may have been meant instead of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Near {
+    pub meant: String,
+    pub instead_of: String,
+}
+
+/// What a call looked for.
+#[derive(Debug, Clone)]
+pub struct WantedFunction {
+    pub function: Name,
+    pub arguments: Vec<String>,
+    pub body: BodyKind,
+}
+
+/// What kind of body a call came with; it decides which functions fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyKind {
+    /// `GET` and `HEAD`.
+    None,
+    Json,
+    Form,
+    Text,
+    Xml,
+    Binary,
+    Other,
+}

@@ -1,0 +1,209 @@
+//! The only stage that asks the database: one batch, one round trip, one transaction.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ntier_backing::database::{Access, Batch, Database, End, Rows, Session, Statement};
+use ntier_protocol::rest::request::TransactionEnd;
+
+use crate::caller::{Caller, Origin};
+use crate::current::Current;
+use crate::error::Error;
+use crate::query::{column, sql};
+use crate::settings::Settings;
+
+/// What a main statement said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// All rows, where they were counted.
+    pub total: Option<u64>,
+    /// The rows of the answer.
+    pub rows: u64,
+    pub body: Bytes,
+    /// What the transaction says of its own response.
+    pub headers: Option<String>,
+    pub status: Option<String>,
+    /// `column=eq.value` of an inserted row.
+    pub location: Vec<String>,
+    pub inserted: Option<i64>,
+    /// The planner's guess at all rows.
+    pub planned: Option<u64>,
+}
+
+/// Everything about a transaction but its statements.
+pub struct Transaction<'a> {
+    pub database: &'a Database,
+    pub current: &'a Current,
+    pub caller: &'a Caller,
+    pub origin: &'a Origin,
+    pub schema: &'a str,
+    pub timezone: Option<&'a str>,
+    pub end: TransactionEnd,
+}
+
+/// What is to be done in it.
+pub struct Task {
+    pub access: Access,
+    pub statement: Statement,
+    /// The statement that has the planner's guess, if that is asked for.
+    pub planned: Option<Statement>,
+    /// Settings of the function that is called.
+    pub function_settings: Vec<(String, String)>,
+}
+
+impl Task {
+    pub fn new(access: Access, statement: Statement) -> Self {
+        Self { access, statement, planned: None, function_settings: Vec::new() }
+    }
+}
+
+impl Transaction<'_> {
+    pub async fn run(&self, task: Task) -> Result<Outcome, Error> {
+        let planned = task.planned.is_some();
+        let statements = std::iter::once(task.statement).chain(task.planned).collect();
+        let answer = self.batch(task.access, statements, &task.function_settings).await?;
+        let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?)?;
+        outcome.planned = answer.get(1).filter(|_| planned).and_then(planned_rows);
+        Ok(outcome)
+    }
+
+    /// The statement is an `EXPLAIN`: its rows are the body.
+    pub async fn explain(&self, access: Access, statement: Statement) -> Result<Bytes, Error> {
+        let answer = self.batch(access, vec![statement], &[]).await?;
+        Ok(lines(answer.first().ok_or(Error::Incomplete)?))
+    }
+
+    /// Runs the statements after those that belong to every transaction, and gives their results.
+    async fn batch(
+        &self,
+        access: Access,
+        statements: Vec<Statement>,
+        function_settings: &[(String, String)],
+    ) -> Result<Vec<Rows>, Error> {
+        let plain = |text: String| Statement { text: text.into(), parameters: Vec::new() };
+        let settings = &self.current.settings;
+        let session = self.session(function_settings);
+        let deadline = deadline(settings, &session);
+        let before: Vec<Statement> = settings.pre_request.iter().map(|name| plain(pre_request(name))).collect();
+        let skipped = before.len();
+        let mut all: Vec<Statement> = before.into_iter().chain(statements).collect();
+        let end = match self.end {
+            TransactionEnd::Commit => End::Commit,
+            TransactionEnd::Rollback => {
+                // What would only be found out at the commit has to be found out before.
+                all.push(plain("SET CONSTRAINTS ALL IMMEDIATE".to_owned()));
+                End::Rollback
+            }
+        };
+        let batch = Batch { session: Some(session), statements: all, access, end, deadline };
+        let mut results = self.database.run(batch).await?.results;
+        results.drain(..skipped.min(results.len()));
+        Ok(results)
+    }
+
+    /// Who asks, and everything a policy or a function may want to know of the request.
+    fn session(&self, function_settings: &[(String, String)]) -> Session {
+        let Current { catalog, settings } = self.current;
+        let origin = self.origin;
+        let path = std::iter::once(self.schema).chain(settings.extra_search_path.iter().map(String::as_str));
+        let mut list: Vec<(Cow<'static, str>, String)> = vec![("search_path".into(), sql::identifier_list(path))];
+        let owned = |(key, value): &(String, String)| (Cow::Owned(key.clone()), value.clone());
+        list.extend(catalog.role_settings.get(&self.caller.role).into_iter().flatten().map(owned));
+        list.push(("request.jwt.claims".into(), self.caller.claims.clone()));
+        list.push(("request.method".into(), origin.method.clone()));
+        list.push(("request.path".into(), origin.path.clone()));
+        list.push(("request.headers".into(), origin.headers.clone()));
+        list.push(("request.cookies".into(), origin.cookies.clone()));
+        list.extend(self.timezone.map(|zone| ("timezone".into(), zone.to_owned())));
+        list.extend(function_settings.iter().map(owned));
+        list.extend(settings.session.iter().map(owned));
+        Session { role: self.caller.role.clone(), settings: list }
+    }
+}
+
+/// A little later than PostgreSQL's own `statement_timeout`, so that its message comes first where it has
+/// one; never later than the settings allow.
+fn deadline(settings: &Settings, session: &Session) -> Duration {
+    const GRACE: Duration = Duration::from_millis(500);
+    let timeouts = session.settings.iter().filter(|(key, _)| key == "statement_timeout");
+    let timeout = timeouts.filter_map(|(_, value)| parse_timeout(value)).next_back();
+    timeout.map_or(settings.deadline, |timeout| settings.deadline.min(timeout + GRACE))
+}
+
+/// As PostgreSQL writes durations; without a unit they are milliseconds, and 0 is none.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok().filter(|number| *number > 0)?;
+    let milliseconds = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.saturating_mul(milliseconds)))
+}
+
+fn pre_request(function: &str) -> String {
+    let name = function.split('.').collect::<Vec<_>>();
+    let quoted: Vec<String> = name.iter().map(|part| sql::identifier_list([*part])).collect();
+    format!("SELECT {}()", quoted.join("."))
+}
+
+fn lines(result: &Rows) -> Bytes {
+    let mut text = Vec::new();
+    for row in &result.rows {
+        text.extend_from_slice(row.values.first().and_then(Option::as_deref).unwrap_or_default());
+        text.push(b'\n');
+    }
+    text.into()
+}
+
+fn outcome(result: &Rows) -> Result<Outcome, Error> {
+    let row = result.rows.first().ok_or(Error::Incomplete)?;
+    let text = |index: usize| row.text(index);
+    let location = text(column::LOCATION).and_then(|json| serde_json::from_str(json).ok());
+    Ok(Outcome {
+        total: text(column::TOTAL).and_then(|number| number.parse().ok()),
+        rows: text(column::ROWS).and_then(|number| number.parse().ok()).ok_or(Error::Incomplete)?,
+        body: row.values.get(column::BODY).cloned().flatten().unwrap_or_default(),
+        headers: text(column::HEADERS).map(str::to_owned),
+        status: text(column::STATUS).map(str::to_owned),
+        location: location.unwrap_or_default(),
+        inserted: text(column::INSERTED).and_then(|number| number.parse().ok()),
+        planned: None,
+    })
+}
+
+fn planned_rows(result: &Rows) -> Option<u64> {
+    let text = result.rows.first()?.text(0)?;
+    let plan: serde_json::Value = serde_json::from_str(text).ok()?;
+    plan.get(0)?.get("Plan")?.get("Plan Rows")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_postgresql_writes_them() {
+        for (text, expected) in [
+            ("3s", Some(3000)),
+            ("250", Some(250)),
+            (" 2 min", Some(120_000)),
+            ("0", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_timeout(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_function_before_requests_is_quoted() {
+        assert_eq!(pre_request("test.switch_role"), r#"SELECT "test"."switch_role"()"#);
+    }
+}

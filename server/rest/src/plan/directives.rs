@@ -1,0 +1,98 @@
+//! Filters, orders and ranges, sorted to the relations that they speak of.
+
+use ntier_protocol::rest::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range, SelectItem};
+
+use crate::error::Error;
+
+/// What is said of one relation and, by name, of those in it.
+#[derive(Debug, Default)]
+pub(super) struct Directives {
+    pub filters: Vec<Filter>,
+    pub logic: Vec<LogicTree>,
+    pub order: Option<Vec<OrderTerm>>,
+    pub range: Option<Range>,
+    children: Vec<(String, Directives)>,
+}
+
+/// Which of a query's parts apply to the rows that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All of them.
+    Read,
+    /// The filters at the root chose the rows that were changed; they are not applied to the result, and
+    /// ranges never are.
+    Mutation,
+}
+
+impl Directives {
+    pub fn of(query: &Query, scope: Scope) -> Self {
+        let mut root = Self::default();
+        let applies = |path: &EmbedPath| scope == Scope::Read || !path.is_empty();
+        for (path, filter) in query.filters.iter().filter(|(path, _)| applies(path)) {
+            root.at(path).filters.push(filter.clone());
+        }
+        for (path, tree) in query.logic.iter().filter(|(path, _)| applies(path)) {
+            root.at(path).logic.push(tree.clone());
+        }
+        for (path, terms) in &query.order {
+            root.at(path).order.get_or_insert_with(|| terms.clone());
+        }
+        if scope == Scope::Read {
+            for (path, range) in &query.ranges {
+                root.at(path).range = Some(*range);
+            }
+        }
+        root
+    }
+
+    fn at(&mut self, path: &[String]) -> &mut Self {
+        let Some((first, rest)) = path.split_first() else { return self };
+        let index = self.children.iter().position(|(name, _)| name == first).unwrap_or_else(|| {
+            self.children.push((first.clone(), Self::default()));
+            self.children.len() - 1
+        });
+        self.children[index].1.at(rest)
+    }
+
+    /// Every name has to be that of an embedded relation.
+    pub fn check(&self, items: &[SelectItem]) -> Result<(), Error> {
+        for (name, child) in &self.children {
+            let embedded = items.iter().find_map(|item| embedded_as(item, name));
+            child.check(embedded.ok_or_else(|| Error::NotEmbedded(name.clone()))?)?;
+        }
+        Ok(())
+    }
+
+    /// What is said of the item: of its alias or of its name, if no item before it has that name.
+    pub fn take(&mut self, items: &[SelectItem], index: usize) -> Self {
+        let mut taken = Self::default();
+        let children = std::mem::take(&mut self.children);
+        for (name, child) in children {
+            if items.iter().position(|item| embedded_as(item, &name).is_some()) == Some(index) {
+                taken.merge(child);
+            } else {
+                self.children.push((name, child));
+            }
+        }
+        taken
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.filters.extend(other.filters);
+        self.logic.extend(other.logic);
+        self.order = self.order.take().or(other.order);
+        self.range = self.range.or(other.range);
+        self.children.extend(other.children);
+    }
+}
+
+/// The select list of an embedded relation that answers to the name.
+fn embedded_as<'a>(item: &'a SelectItem, wanted: &str) -> Option<&'a [SelectItem]> {
+    match item {
+        SelectItem::Embed { relation, alias, select, .. } => {
+            (relation == wanted || alias.as_deref() == Some(wanted)).then_some(select)
+        }
+        SelectItem::Spread { relation, select, .. } => (relation == wanted).then_some(select),
+        SelectItem::Field { .. } | SelectItem::Count { .. } => None,
+    }
+}

@@ -1,0 +1,170 @@
+//! How a plan is said in SQL: one statement, the same text for every request of the same shape.
+//!
+//! What a caller gives is a parameter. What comes from the catalog or is a name goes through
+//! [`sql::Sql::ident`]. The rows become the body inside PostgreSQL.
+
+mod body;
+mod call;
+mod change;
+mod filter;
+mod select;
+pub(crate) mod sql;
+
+use ntier_backing::database::Statement;
+use ntier_protocol::rest::request::{Count, MediaType, Range};
+
+use crate::media::option_name;
+use crate::plan::{Call, Change, Media, Mutate, Read, Render, RowLimit, SOURCE};
+use sql::Sql;
+
+/// In this order, the columns of every main statement.
+pub mod column {
+    pub const TOTAL: usize = 0;
+    pub const ROWS: usize = 1;
+    pub const BODY: usize = 2;
+    pub const HEADERS: usize = 3;
+    pub const STATUS: usize = 4;
+    /// A JSON array of `column=eq.value`, where a `Location` is asked for.
+    pub const LOCATION: usize = 5;
+    /// How many rows were inserted, where that is asked for.
+    pub const INSERTED: usize = 6;
+}
+
+/// What a transaction says of its own response.
+const RESPONSE: &str =
+    ", nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')";
+
+/// How many rows were inserted, less those that were there already; see `change`.
+const INSERTED: &str = "nullif(current_setting('pgrst.inserted', true), '')::int";
+
+pub fn read(plan: &Read) -> Statement {
+    let mut sql = Sql::default();
+    explain(&mut sql, &plan.media);
+    sql.push("WITH ").push(SOURCE).push(" AS (");
+    select::node(&mut sql, &plan.root);
+    sql.push(")");
+    let limited = plan.max_rows.is_some() || plan.window != Range::default();
+    let total = count(&mut sql, &plan.root, plan.count, limited, plan.max_rows);
+    sql.push(" SELECT ").push(total).push(", pg_catalog.count(*), ");
+    body::render(&mut sql, &plan.media, None);
+    sql.push(RESPONSE).push(" FROM ").push(SOURCE).push(" AS ").push(body::ROW);
+    sql.into_statement()
+}
+
+/// The planner's guess at the number of rows.
+pub fn planned_count(plan: &Read) -> Option<Statement> {
+    if !matches!(plan.count, Some(Count::Planned | Count::Estimated)) {
+        return None;
+    }
+    let mut sql = Sql::default();
+    sql.push("EXPLAIN (FORMAT JSON) ");
+    select::count(&mut sql, &plan.root);
+    Some(sql.into_statement())
+}
+
+/// Adds the subquery that counts all rows, and gives the expression for the count. Without a window the
+/// rows of the page are all there are.
+fn count(
+    sql: &mut Sql,
+    root: &crate::plan::Node,
+    count: Option<Count>,
+    limited: bool,
+    max_rows: Option<u64>,
+) -> &'static str {
+    match count {
+        Some(Count::Exact | Count::Estimated) if limited => {
+            sql.push(", pgrst_source_count AS (");
+            select::count(sql, root);
+            if let (Some(Count::Estimated), Some(most)) = (count, max_rows) {
+                // One more than the limit is enough to know that the planner's guess is to be taken.
+                sql.push(&format!(" LIMIT {}", most.saturating_add(1)));
+            }
+            sql.push(")");
+            "(SELECT pg_catalog.count(*) FROM pgrst_source_count)"
+        }
+        Some(Count::Exact | Count::Estimated) => "pg_catalog.count(*)",
+        Some(Count::Planned) | None => "null::bigint",
+    }
+}
+
+pub fn mutate(plan: &Mutate) -> Statement {
+    let mut sql = Sql::default();
+    explain(&mut sql, &plan.media);
+    sql.push("WITH ").push(SOURCE).push(" AS (");
+    change::change(&mut sql, plan);
+    sql.push(") SELECT ''");
+    rows(&mut sql, "pg_catalog.count(*)", plan.limit);
+    sql.push(", ");
+    body::render(&mut sql, &plan.media, None);
+    sql.push(RESPONSE).push(", ");
+    match &plan.location {
+        Some(key) => body::location(&mut sql, key),
+        None => {
+            sql.push("null");
+        }
+    }
+    let counted = matches!(plan.change, Change::Insert { count_inserted: true, .. });
+    sql.push(", ").push(if counted { INSERTED } else { "null" }).push(" FROM (");
+    if plan.media.render == Render::Nothing {
+        sql.push("SELECT * FROM ").push(SOURCE);
+    } else {
+        select::node(&mut sql, &plan.root);
+    }
+    sql.push(") AS ").push(body::ROW);
+    sql.into_statement()
+}
+
+pub fn call(plan: &Call) -> Statement {
+    let mut sql = Sql::default();
+    explain(&mut sql, &plan.media);
+    sql.push("WITH ").push(SOURCE).push(" AS (");
+    call::call(&mut sql, plan);
+    sql.push(")");
+    let limited = plan.max_rows.is_some() || plan.window != Range::default();
+    let total = count(&mut sql, &plan.root, plan.count, limited, None);
+    let page = if plan.function.returns.set { "pg_catalog.count(*)" } else { "1" };
+    let total = if total == "pg_catalog.count(*)" { page } else { total };
+    sql.push(" SELECT ").push(total);
+    rows(&mut sql, page, plan.limit);
+    sql.push(", ");
+    body::render(&mut sql, &plan.media, Some(&plan.function.returns));
+    sql.push(RESPONSE).push(" FROM (");
+    select::node(&mut sql, &plan.root);
+    sql.push(") AS ").push(body::ROW);
+    sql.into_statement()
+}
+
+/// What a broken limit puts into the message of the error that undoes the transaction.
+pub const LIMIT_MARK: &str = "ntier:rows=";
+
+/// The number of rows. Where it is limited, another number is cast to something it is not: this raises an
+/// error, and so the transaction is undone. `respond` knows it by the mark in its message.
+fn rows(sql: &mut Sql, number: &str, limit: RowLimit) {
+    sql.push(", ");
+    let most = match limit {
+        RowLimit::AtMost(most) | RowLimit::ExactlyOneAndAtMost(most) => Some(most),
+        RowLimit::None | RowLimit::ExactlyOne | RowLimit::MatchingKey => None,
+    };
+    let only_one = matches!(limit, RowLimit::ExactlyOne | RowLimit::MatchingKey | RowLimit::ExactlyOneAndAtMost(_));
+    if limit == RowLimit::None {
+        sql.push(number);
+        return;
+    }
+    sql.push("CASE WHEN ");
+    if only_one {
+        sql.push(number).push(" = 1");
+    }
+    if let Some(most) = most {
+        sql.push(if only_one { " AND " } else { "" }).push(number).push(" <= ").value(most.to_string()).push("::bigint");
+    }
+    sql.push(" THEN ").push(number).push(" ELSE ('").push(LIMIT_MARK).push("' || ").push(number).push(")::bigint END");
+}
+
+fn explain(sql: &mut Sql, media: &Media) {
+    let MediaType::Plan { json, options, .. } = &media.media_type else { return };
+    sql.push("EXPLAIN (FORMAT ").push(if *json { "JSON" } else { "TEXT" });
+    for option in options {
+        sql.push(", ").push(&option_name(*option).to_ascii_uppercase());
+    }
+    sql.push(") ");
+}

@@ -1,0 +1,147 @@
+//! SQL while it is written: text, and parameters beside it.
+
+use bytes::Bytes;
+use ntier_backing::database::Statement;
+use ntier_backing::database::catalog::Name;
+
+#[derive(Debug, Default)]
+pub(crate) struct Sql {
+    text: String,
+    parameters: Vec<Option<Bytes>>,
+}
+
+impl Sql {
+    /// SQL of ours (or of the catalog's): never a caller's.
+    pub fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// A name, quoted. The only way for one to get into the text.
+    pub fn ident(&mut self, name: &str) -> &mut Self {
+        self.text.push('"');
+        for character in name.chars().filter(|character| *character != '\0') {
+            if character == '"' {
+                self.text.push('"');
+            }
+            self.text.push(character);
+        }
+        self.text.push('"');
+        self
+    }
+
+    /// A name with its schema, if it has one.
+    pub fn name(&mut self, name: &Name) -> &mut Self {
+        if !name.schema.is_empty() {
+            self.ident(&name.schema).push(".");
+        }
+        self.ident(&name.name)
+    }
+
+    pub fn column(&mut self, qualifier: &Name, column: &str) -> &mut Self {
+        if !qualifier.name.is_empty() {
+            self.name(qualifier).push(".");
+        }
+        self.ident(column)
+    }
+
+    /// A value: it becomes a parameter whose type PostgreSQL infers.
+    pub fn value(&mut self, value: impl Into<Bytes>) -> &mut Self {
+        self.parameters.push(Some(value.into()));
+        let number = self.parameters.len();
+        self.text.push('$');
+        self.text.push_str(&number.to_string());
+        self
+    }
+
+    /// Several values as one array literal.
+    pub fn array<'a>(&mut self, values: impl IntoIterator<Item = &'a str>) -> &mut Self {
+        self.value(array_literal(values))
+    }
+
+    /// A type to cast to, as a caller wrote it. Quoting would change the meaning of names such as `int`,
+    /// so it is taken as it is only if it cannot be anything but a name.
+    pub fn type_name(&mut self, name: &str) -> &mut Self {
+        let base = name.strip_suffix("[]").unwrap_or(name);
+        let is_word = |word: &str| {
+            !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_') && !word.starts_with(char::is_numeric)
+        };
+        if base.split(['.', ' ']).all(is_word) { self.push(name) } else { self.ident(name) }
+    }
+
+    /// The parts, with something between them.
+    pub fn list<T>(&mut self, between: &str, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) -> &mut Self {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.push(between);
+            }
+            write(self, item);
+        }
+        self
+    }
+
+    pub fn into_statement(self) -> Statement {
+        Statement { text: self.text.into(), parameters: self.parameters }
+    }
+}
+
+/// `{"a","b"}`, with quotes and backslashes escaped.
+pub(crate) fn array_literal<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::from("{");
+    for (index, value) in values.into_iter().enumerate() {
+        text.push_str(if index > 0 { ",\"" } else { "\"" });
+        for character in value.chars().filter(|character| *character != '\0') {
+            if matches!(character, '"' | '\\') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push('"');
+    }
+    text.push('}');
+    text
+}
+
+/// A list of names as the setting `search_path` takes it.
+pub(crate) fn identifier_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut sql = Sql::default();
+    sql.list(", ", names, |sql, name| {
+        sql.ident(name);
+    });
+    sql.text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        for (name, expected) in
+            [("plain", r#""plain""#), (r#"a"; drop"#, r#""a""; drop""#), ("nul\0l", r#""null""#), ("", r#""""#)]
+        {
+            assert_eq!(Sql::default().ident(name).text, expected);
+        }
+    }
+
+    #[test]
+    fn a_cast_is_a_name_and_nothing_else() {
+        for (name, expected) in [
+            ("int", "int"),
+            ("int4[]", "int4[]"),
+            ("double precision", "double precision"),
+            ("api.mood", "api.mood"),
+            ("int) from secrets --", r#""int) from secrets --""#),
+            ("x'y", r#""x'y""#),
+            ("1", r#""1""#),
+        ] {
+            assert_eq!(Sql::default().type_name(name).text, expected);
+        }
+    }
+
+    #[test]
+    fn array_literals_keep_their_elements_apart() {
+        assert_eq!(array_literal(["a,b", r#"q"\"#, ""]), r#"{"a,b","q\"\\",""}"#);
+        assert_eq!(array_literal([]), "{}");
+    }
+}
