@@ -92,20 +92,9 @@ pub enum SelectItem {
     /// `count()` without a column.
     Count { cast: Option<String>, alias: Option<String> },
     /// `alias:rel!hint!inner(…)`.
-    Embed {
-        relation: String,
-        alias: Option<String>,
-        hint: Option<String>,
-        join: Option<Join>,
-        select: Vec<SelectItem>,
-    },
+    Embed { relation: String, alias: Option<String>, hint: Option<String>, join: Option<Join>, select: Vec<SelectItem> },
     /// `...rel!hint!inner(…)`.
-    Spread {
-        relation: String,
-        hint: Option<String>,
-        join: Option<Join>,
-        select: Vec<SelectItem>,
-    },
+    Spread { relation: String, hint: Option<String>, join: Option<Join>, select: Vec<SelectItem> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,9 +304,13 @@ pub enum MediaType {
     Any,
     Json,
     /// `application/vnd.pgrst.array+json`, with or without `nulls=stripped`.
-    Array { nulls_stripped: bool },
+    Array {
+        nulls_stripped: bool,
+    },
     /// `application/vnd.pgrst.object+json`, with or without `nulls=stripped`.
-    Object { nulls_stripped: bool },
+    Object {
+        nulls_stripped: bool,
+    },
     Csv,
     GeoJson,
     OpenApi,
@@ -326,7 +319,11 @@ pub enum MediaType {
     OctetStream,
     UrlEncoded,
     /// `application/vnd.pgrst.plan+json` or `+text`, with its `for=` and `options=`.
-    Plan { json: bool, of: Box<MediaType>, options: Vec<PlanOption> },
+    Plan {
+        json: bool,
+        of: Box<MediaType>,
+        options: Vec<PlanOption>,
+    },
     /// Anything else, as it was written (`type/subtype`, lower case, parameters dropped).
     Other(String),
 }

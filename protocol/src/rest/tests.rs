@@ -1,0 +1,165 @@
+//! The grammar as tables: a query string, and what was understood.
+
+use super::error::Error;
+use super::parse::{Parts, request};
+use super::request::{
+    Action, Aggregate, Filter, Join, JsonOperand, LogicTree, MediaType, Operation, Operator, Payload, Quantifier,
+    Range, Request, SelectItem,
+};
+
+fn get(path: &str, query: &str) -> Result<Request, Error> {
+    request(Parts { method: "GET", path, query, headers: &[], body: Vec::new() })
+}
+
+fn post(path: &str, query: &str, headers: &[(&str, &str)], body: &str) -> Result<Request, Error> {
+    request(Parts { method: "POST", path, query, headers, body: body.as_bytes().to_vec() })
+}
+
+fn filters(query: &str) -> Vec<(String, Filter)> {
+    let request = get("/t", query).unwrap();
+    request.query.filters.into_iter().map(|(path, filter)| (path.join("."), filter)).collect()
+}
+
+fn compare(operator: Operator, value: &str) -> Operation {
+    Operation::Compare { operator, quantifier: None, value: value.into() }
+}
+
+#[test]
+fn select_lists_nest() {
+    let request =
+        get("/films", "select=title,year::text,who:directors!fk!inner(name),...meta(a->>b),*,count()").unwrap();
+    let [title, year, who, spread, star, count] = request.query.select.as_slice() else { panic!("{request:?}") };
+    assert!(matches!(title, SelectItem::Field { field, .. } if field.name == "title"));
+    assert!(matches!(year, SelectItem::Field { cast: Some(cast), .. } if cast == "text"));
+    let SelectItem::Embed { relation, alias, hint, join, select } = who else { panic!("{who:?}") };
+    assert_eq!((relation.as_str(), alias.as_deref(), hint.as_deref()), ("directors", Some("who"), Some("fk")));
+    assert_eq!((*join, select.len()), (Some(Join::Inner), 1));
+    let SelectItem::Spread { select, .. } = spread else { panic!("{spread:?}") };
+    let SelectItem::Field { field, .. } = &select[0] else { panic!("{select:?}") };
+    assert_eq!(field.path[0].operand, JsonOperand::Key("b".into()));
+    assert!(field.path[0].as_text);
+    assert!(matches!(star, SelectItem::Field { field, .. } if field.name == "*"));
+    assert!(matches!(count, SelectItem::Count { .. }));
+}
+
+#[test]
+fn a_field_has_alias_path_casts_and_aggregate() {
+    let request = get("/t", "select=total:data->-1->x::int.sum()::text").unwrap();
+    let SelectItem::Field { field, aggregate, aggregate_cast, cast, alias } = &request.query.select[0] else {
+        panic!()
+    };
+    assert_eq!(field.path[0].operand, JsonOperand::Index("-1".into()));
+    assert_eq!((*aggregate, aggregate_cast.as_deref()), (Some(Aggregate::Sum), Some("text")));
+    assert_eq!((cast.as_deref(), alias.as_deref()), (Some("int"), Some("total")));
+}
+
+#[test]
+fn filters_have_operators_and_values() {
+    let cases = [
+        ("a=eq.1", "", false, compare(Operator::Eq, "1")),
+        ("a=not.neq.x.y", "", true, compare(Operator::Neq, "x.y")),
+        ("rel.a=gte.2", "rel", false, compare(Operator::Gte, "2")),
+        ("a=in.(1,\"b,c\",d%20e)", "", false, Operation::In(vec!["1".into(), "b,c".into(), "d e".into()])),
+        ("a=in.()", "", false, Operation::In(vec![String::new()])),
+        ("a=cs.{1,2}", "", false, compare(Operator::Contains, "{1,2}")),
+        ("a=isdistinct.5", "", false, Operation::IsDistinctFrom("5".into())),
+    ];
+    for (query, path, negated, operation) in cases {
+        let found = filters(query);
+        assert_eq!(found[0].0, path, "{query}");
+        assert_eq!((found[0].1.negated, &found[0].1.operation), (negated, &operation), "{query}");
+    }
+    let quantified = &filters("a=like(any).{a*,b*}")[0].1.operation;
+    assert!(matches!(quantified, Operation::Compare { quantifier: Some(Quantifier::Any), .. }));
+    let text = &filters("a=not.wfts(english).fat%20cat")[0].1.operation;
+    assert!(matches!(text, Operation::FullText { language: Some(language), .. } if language == "english"));
+}
+
+#[test]
+fn logic_trees_nest_and_quote() {
+    let request = get("/t", "or=(a.eq.1,not.and(b.in.(1,2),c.eq.\"x,y\"))&rel.not.and=(d.is.null)").unwrap();
+    let LogicTree::Branch { children, .. } = &request.query.logic[0].1 else { panic!() };
+    let LogicTree::Branch { negated: true, children, .. } = &children[1] else { panic!("{children:?}") };
+    assert!(matches!(&children[1], LogicTree::Filter(filter) if filter.operation == compare(Operator::Eq, "x,y")));
+    assert_eq!(request.query.logic[1].0, ["rel"]);
+    assert!(matches!(request.query.logic[1].1, LogicTree::Branch { negated: true, .. }));
+}
+
+#[test]
+fn ranges_come_from_parameters_and_header() {
+    let request = get("/t", "limit=5&offset=10&rel.limit=1").unwrap();
+    assert_eq!(request.query.ranges[[].as_slice()], Range { offset: 10, limit: Some(5) });
+    assert_eq!(request.query.ranges[["rel".to_owned()].as_slice()], Range { offset: 0, limit: Some(1) });
+    let headers = [("range", "5-9")];
+    let parts = |method| Parts { method, path: "/t", query: "", headers: &headers, body: Vec::new() };
+    assert_eq!(request_range(parts("GET")), Range { offset: 5, limit: Some(5) });
+    assert_eq!(request_range(parts("HEAD")), Range::default());
+    assert_eq!(get("/t", "limit=-1").unwrap_err().code(), "PGRST103");
+}
+
+fn request_range(parts: Parts<'_>) -> Range {
+    request(parts).unwrap().range
+}
+
+#[test]
+fn a_call_takes_what_is_no_filter_as_argument() {
+    let request = get("/rpc/f", "a=1&b=eq.2&c=x.y").unwrap();
+    assert_eq!(request.query.parameters, [("a".into(), "1".into()), ("c".into(), "x.y".into())]);
+    assert_eq!(request.query.filters.len(), 1);
+}
+
+#[test]
+fn bodies_tell_their_keys() {
+    let keys = |body: &str| match post("/t", "", &[], body).unwrap().payload {
+        Some(Payload::Json { keys, is_array, .. }) => (keys, is_array),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(keys("{\"b\":1,\"a\":[{}]}"), (vec!["a".into(), "b".into()], false));
+    assert_eq!(keys("[{\"a\":1},{\"a\":2}]"), (vec!["a".into()], true));
+    assert_eq!(keys("[]"), (vec![], true));
+    let refused = |body: &str| post("/t", "", &[], body).unwrap_err().message();
+    assert_eq!(refused("[{\"a\":1},{\"b\":2}]"), "All object keys must match");
+    assert_eq!(refused("{bad"), "Empty or invalid json");
+    assert_eq!(refused(""), "Empty or invalid json");
+}
+
+#[test]
+fn csv_becomes_rows() {
+    let body = "a,b\r\n1,\"x \"\"y\"\"\"\r\nNULL,\n";
+    let request = post("/t", "", &[("content-type", "text/csv")], body).unwrap();
+    let Some(Payload::Csv { bytes, keys }) = request.payload else { panic!() };
+    assert_eq!(keys, ["a", "b"]);
+    assert_eq!(String::from_utf8(bytes).unwrap(), r#"[{"a":"1","b":"x \"y\""},{"a":null,"b":""}]"#);
+    let uneven = post("/t", "", &[("content-type", "text/csv")], "a,b\n1\n").unwrap_err();
+    assert_eq!(uneven.message(), "All lines must have same number of fields");
+}
+
+#[test]
+fn errors_say_where() {
+    let error = get("/t", "a=noop.0").unwrap_err();
+    assert_eq!(error.message(), "\"failed to parse filter (noop.0)\" (line 1, column 1)");
+    assert_eq!(error.details().unwrap(), "unexpected \"n\" expecting \"not\" or operator (eq, gt, ...)");
+    assert_eq!(get("/a/b", "").unwrap_err(), Error::Path);
+    let patch = request(Parts { method: "PATCH", path: "/rpc/f", query: "", headers: &[], body: Vec::new() });
+    assert_eq!(patch.unwrap_err().code(), "PGRST101");
+    assert_eq!(get("/t", "a=eq.%ff").unwrap_err(), Error::Encoding("query string"));
+    assert_eq!(get("/t", "a=eq.%00").unwrap_err(), Error::Encoding("query string"));
+}
+
+#[test]
+fn hostile_depth_is_refused_without_a_stack_overflow() {
+    let deep = format!("select={}a{}", "r(".repeat(100_000), ")".repeat(100_000));
+    assert_eq!(get("/t", &deep).unwrap_err().code(), "PGRST100");
+    let deep = format!("or={}a.eq.1{}", "(and".repeat(100_000), ")".repeat(100_000));
+    assert_eq!(get("/t", &deep).unwrap_err().code(), "PGRST100");
+    let deep = "[".repeat(1_000_000);
+    assert_eq!(post("/t", "", &[], &deep).unwrap_err().code(), "PGRST102");
+}
+
+#[test]
+fn profiles_and_media_types_come_from_headers() {
+    let request = post("/t", "", &[("content-profile", "api"), ("accept", "text/csv")], "{}").unwrap();
+    assert_eq!(request.profile.as_deref(), Some("api"));
+    assert_eq!(request.accept, [MediaType::Csv]);
+    assert_eq!(request.action, Action::Insert { target: "t".into() });
+}
