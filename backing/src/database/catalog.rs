@@ -142,6 +142,7 @@ pub struct Junction {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Function {
+    pub oid: i64,
     #[serde(flatten)]
     pub name: Name,
     pub description: Option<String>,

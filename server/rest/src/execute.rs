@@ -10,6 +10,7 @@ use ntier_protocol::rest::request::TransactionEnd;
 use crate::caller::{Caller, Origin};
 use crate::current::Current;
 use crate::error::Error;
+use crate::openapi::Visible;
 use crate::query::{column, sql};
 use crate::settings::Settings;
 
@@ -72,6 +73,19 @@ impl Transaction<'_> {
     pub async fn explain(&self, access: Access, statement: Statement) -> Result<Bytes, Error> {
         let answer = self.batch(access, vec![statement], &[]).await?;
         Ok(lines(answer.first().ok_or(Error::Incomplete)?))
+    }
+
+    /// What of the schema is to be described.
+    pub async fn visible(&self, statement: Statement, follow_privileges: bool) -> Result<Visible, Error> {
+        let answer = self.batch(Access::ReadOnly, vec![statement], &[]).await?;
+        let row = answer.first().and_then(|result| result.rows.first()).cloned().unwrap_or_default();
+        let comment = row.text(2).map(str::to_owned);
+        if !follow_privileges {
+            return Ok(Visible { comment, ..Visible::default() });
+        }
+        let names = row.text(0).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let oids = row.text(1).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        Ok(Visible { tables: Some(names), functions: Some(oids), comment })
     }
 
     /// Runs the statements after those that belong to every transaction, and gives their results.

@@ -8,6 +8,7 @@ mod current;
 mod error;
 mod execute;
 mod media;
+mod openapi;
 mod plan;
 mod query;
 mod respond;
@@ -68,7 +69,7 @@ async fn pipeline(rest: &Rest, caller: &Caller, origin: &Origin, request: &Reque
         Plan::Mutate(plan) => mutate(&transaction, context, plan).await,
         Plan::Call(plan) => call(&transaction, context, plan).await,
         Plan::Info(info) => Ok(respond::info(info)),
-        Plan::Describe { .. } => Err(Error::DescriptionDisabled),
+        Plan::Describe { head } => describe(&transaction, context, *head).await,
     }
 }
 
@@ -119,6 +120,21 @@ async fn call(
     let task = Task { function_settings: settings, ..Task::new(access, query::call(plan)) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
     respond::call(context, plan, &outcome)
+}
+
+async fn describe(
+    transaction: &Transaction<'_>,
+    context: respond::Context<'_>,
+    head: bool,
+) -> Result<Response<Bytes>, Error> {
+    let follow_privileges = match context.settings.description {
+        Description::Disabled => return Err(Error::DescriptionDisabled),
+        Description::FollowPrivileges => true,
+        Description::Everything => false,
+    };
+    let visible = transaction.visible(query::visible(context.schema), follow_privileges).await?;
+    let document = openapi::document(&transaction.current.catalog, context.schema, &visible);
+    Ok(respond::description(context, head, document))
 }
 
 /// The schema that the request speaks to: the one it names, or the first.

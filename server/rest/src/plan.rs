@@ -31,8 +31,8 @@ pub enum Plan {
     Mutate(Box<Mutate>),
     Call(Box<Call>),
     Info(Info),
-    /// The description of a schema.
-    Describe { schema: String, head: bool },
+    /// The description of the schema.
+    Describe { head: bool },
 }
 
 /// What `OPTIONS` answers, without asking the database.
@@ -360,7 +360,13 @@ pub fn request(request: &Request, schema: &str, catalog: &Catalog, settings: &Se
             Ok(Plan::Info(Info::Relation { table: Box::new(context.table(target)?.clone()) }))
         }
         Action::FunctionInfo { function } => context.function_info(function),
-        Action::Root { head } => Ok(Plan::Describe { schema: schema.to_owned(), head: *head }),
+        Action::Root { head } => {
+            let describable = |media: &MediaType| matches!(media, MediaType::OpenApi | MediaType::Json | MediaType::Any);
+            if request.accept.iter().any(describable) {
+                return Ok(Plan::Describe { head: *head });
+            }
+            Err(Error::NotAcceptable(request.accept.iter().map(crate::media::essence).collect()))
+        }
         Action::RootInfo => Ok(Plan::Info(Info::Root)),
     }
 }

@@ -134,6 +134,20 @@ pub fn call(plan: &Call) -> Statement {
     sql.into_statement()
 }
 
+/// What of a schema the role may use, and the schema's comment: three columns, the first two JSON.
+pub fn visible(schema: &str) -> Statement {
+    let mut sql = Sql::default();
+    sql.push("SELECT (SELECT json_agg(c.relname) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid")
+        .push(" AND c.relkind IN ('v', 'r', 'm', 'f', 'p') AND (pg_has_role(c.relowner, 'USAGE')")
+        .push(" OR has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')")
+        .push(" OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))),")
+        .push(" (SELECT json_agg(p.oid::bigint) FROM pg_catalog.pg_proc p WHERE p.pronamespace = n.oid")
+        .push(" AND has_function_privilege(p.oid, 'EXECUTE')), obj_description(n.oid, 'pg_namespace')")
+        .push(" FROM pg_catalog.pg_namespace n WHERE n.nspname = ")
+        .value(schema.to_owned());
+    sql.into_statement()
+}
+
 /// What a broken limit puts into the message of the error that undoes the transaction.
 pub const LIMIT_MARK: &str = "ntier:rows=";
 

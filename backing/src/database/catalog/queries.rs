@@ -158,6 +158,7 @@ bases (oid, base) as (
     select d.oid, d.base from domains d join pg_type t on t.oid = d.base where t.typtype <> 'd'
 )
 select coalesce(json_agg(json_build_object(
+    'oid', p.oid::bigint,
     'schema', n.nspname,
     'name', p.proname,
     'description', obj_description(p.oid, 'pg_proc'),
