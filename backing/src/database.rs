@@ -8,6 +8,7 @@ pub mod catalog;
 mod connection;
 mod engine;
 mod handshake;
+pub mod migrations;
 mod referee;
 mod slot;
 mod statements;
@@ -125,8 +126,10 @@ pub struct Refusal {
     pub detail: Option<String>,
     pub hint: Option<String>,
     pub severity: String,
-    /// Character position in the statement, from 1.
+    /// Character position in the statement (in the whole text of a script), from 1.
     pub position: Option<u32>,
+    /// How many statements of the script had succeeded before this one.
+    pub after: usize,
 }
 
 /// What came on a channel that [`Options::listen`] names.

@@ -298,7 +298,7 @@ impl Begun {
                 self.results.push(std::mem::take(&mut self.rows));
             }
             b'I' => self.results.push(std::mem::take(&mut self.rows)),
-            b'E' => self.refusal = Some(wire::refusal(&message.body)),
+            b'E' => self.refusal = Some(Refusal { after: self.results.len(), ..wire::refusal(&message.body) }),
             _ => {}
         }
         Ok(())
