@@ -4,6 +4,8 @@ use ntier_backing::database::{self, catalog::{Function, Name, Relationship}};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("the request is not understood: {0}")]
+    Request(#[from] ntier_protocol::rest::error::Error),
     #[error("table {0} is not in the catalog", table.name)]
     TableNotFound { table: Name, near: Option<String> },
     #[error("column {column} of {table} is not in the catalog")]
@@ -40,6 +42,8 @@ pub enum Error {
     TooManyAffected(u64),
     #[error("max-affected on a function that returns one row")]
     MaxAffectedOnSingle,
+    #[error("the Range header and the limit have nothing in common")]
+    EmptyRange,
     #[error("offset {offset} is beyond {total} rows")]
     RangeOutOfBounds { offset: u64, total: u64 },
     #[error("response.headers is not understood")]

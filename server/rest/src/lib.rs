@@ -16,14 +16,17 @@ mod settings;
 
 use bytes::Bytes;
 use http::Response;
+use http::request::Parts;
 use ntier_backing::database::{Access, Database};
+use ntier_protocol::rest::parse;
 use ntier_protocol::rest::request::{MediaType, Request};
 
-pub use caller::{Caller, Origin};
+pub use caller::Caller;
 pub use current::{Current, CurrentHandle, reload};
 pub use error::Error;
 pub use settings::{Description, Settings, TransactionPolicy};
 
+use caller::Origin;
 use execute::{Task, Transaction};
 use plan::{Plan, RowLimit};
 
@@ -43,13 +46,16 @@ impl Rest {
     }
 }
 
-/// Answers a request that was understood.
-pub async fn answer_request(rest: &Rest, caller: &Caller, origin: &Origin, request: &Request) -> Response<Bytes> {
-    let answer = pipeline(rest, caller, origin, request).await;
+/// Answers a request whose path begins behind the API's prefix. It never fails: errors are answers too.
+pub async fn answer(rest: &Rest, caller: &Caller, http: http::Request<Bytes>) -> Response<Bytes> {
+    let (head, body) = http.into_parts();
+    let answer = pipeline(rest, caller, &head, body).await;
     answer.unwrap_or_else(|error| respond::error(&error, caller.is_anonymous))
 }
 
-async fn pipeline(rest: &Rest, caller: &Caller, origin: &Origin, request: &Request) -> Result<Response<Bytes>, Error> {
+async fn pipeline(rest: &Rest, caller: &Caller, head: &Parts, body: Bytes) -> Result<Response<Bytes>, Error> {
+    let request = &parse(head, body)?;
+    let origin = &Origin::of(head);
     let current = current::get(rest).await?;
     let settings = &current.settings;
     let schema = schema(request, settings)?;
@@ -71,6 +77,20 @@ async fn pipeline(rest: &Rest, caller: &Caller, origin: &Origin, request: &Reque
         Plan::Info(info) => Ok(respond::info(info)),
         Plan::Describe { head } => describe(&transaction, context, *head).await,
     }
+}
+
+/// What was asked.
+fn parse(head: &Parts, body: Bytes) -> Result<Request, Error> {
+    let headers: Vec<(&str, &str)> =
+        head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?))).collect();
+    let parts = parse::Parts {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        headers: &headers,
+        body: body.into(),
+    };
+    Ok(parse::request(parts)?)
 }
 
 async fn read(

@@ -40,7 +40,7 @@ impl Context<'_> {
             root,
             media,
             head,
-            window: self.window(),
+            window: self.window()?,
             count: self.request.preferences.count,
             max_rows: self.settings.max_rows,
             limit,

@@ -41,15 +41,27 @@ impl Context<'_> {
             head,
             root,
             media,
-            window: self.window(),
+            window: self.window()?,
             count: self.request.preferences.count,
             max_rows: self.settings.max_rows,
         })))
     }
 
-    /// The rows that were asked for at the root.
-    pub(super) fn window(&self) -> Range {
-        self.request.query.ranges.get(&Vec::new()).copied().unwrap_or(self.request.range)
+    /// The rows that were asked for at the root: by limit and offset, by the Range header, or by both.
+    pub(super) fn window(&self) -> Result<Range, Error> {
+        let header = self.request.range;
+        let Some(query) = self.request.query.ranges.get([].as_slice()).copied() else { return Ok(header) };
+        if query.limit == Some(0) {
+            return Ok(Range { offset: 0, limit: Some(0) });
+        }
+        let offset = header.offset.max(query.offset);
+        let end = |range: Range| range.limit.map(|limit| range.offset.saturating_add(limit));
+        let limit = match end(header).into_iter().chain(end(query)).min() {
+            Some(end) if end <= offset => return Err(Error::EmptyRange),
+            Some(end) => Some(end - offset),
+            None => None,
+        };
+        Ok(Range { offset, limit })
     }
 
     /// The whole tree. `target` names the relation that the source's rows have the columns of.
@@ -65,7 +77,7 @@ impl Context<'_> {
         let items = if select.is_empty() { &star[..] } else { &select[..] };
         let mut directives = Directives::of(&self.request.query, scope);
         if scope == Scope::Read {
-            directives.range = Some(self.window());
+            directives.range = Some(self.window()?);
         }
         directives.check(items)?;
         let place = Place {

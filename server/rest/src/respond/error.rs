@@ -72,10 +72,22 @@ pub fn error(error: &Error, is_anonymous: bool) -> Response<Bytes> {
 /// What each error is called. Codes are never used twice.
 pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
     match error {
+        Error::Request(refused) => Wire {
+            status: StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            code: refused.code().to_owned(),
+            message: refused.message(),
+            details: refused.details().map_or(Value::Null, Value::from),
+            hint: Value::Null,
+            headers: Vec::new(),
+        },
         Error::ContentType(name) => Wire::new(400, "PGRST102", format!("Content-Type not acceptable: {name}")),
         Error::RangeOutOfBounds { offset, total } => {
             Wire::new(416, "PGRST103", "Requested range not satisfiable")
                 .details(format!("An offset of {offset} was requested, but there are only {total} rows."))
+        }
+        Error::EmptyRange => {
+            Wire::new(416, "PGRST103", "Requested range not satisfiable")
+                .details("Limit should be greater than or equal to zero.")
         }
         Error::InvalidPutFilters => {
             let message = "Filters must include all and only primary key columns with 'eq' operators";
