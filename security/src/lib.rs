@@ -1,1 +1,14 @@
-//! See Cargo.toml.
+//! Who may do what: keys, tokens and callers, as pure functions. Time is an argument; nothing here does IO.
+//!
+//! What a caller may see is not decided here: that is row level security in PostgreSQL. Here it is decided
+//! who the caller is.
+
+pub mod caller;
+pub mod keys;
+mod secret;
+pub mod token;
+
+pub use secret::Secret;
+
+/// Seconds since 1970-01-01 UTC, as JWTs count time (RFC 7519, `NumericDate`).
+pub type UnixTime = i64;

@@ -1,6 +1,6 @@
 //! A place in a text, and the few words that every grammar of the query string shares.
 //!
-//! Source: PostgREST, "URL grammar" (its QueryParams module). Quoted names and values are in double quotes with `\` as
+//! Source: PostgREST, "URL grammar" (its `QueryParams` module). Quoted names and values are in double quotes with `\` as
 //! the escape; a bare name is letters, digits, `_`, `$`, blanks and inner dashes.
 
 /// Where reading stopped, and what would have been right there.

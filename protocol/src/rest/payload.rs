@@ -41,9 +41,8 @@ fn json(bytes: Vec<u8>, columns: Option<&[String]>, is_call: bool) -> Result<Pay
     match shape {
         Shape::Object(keys) => Ok(Payload::Json { bytes, keys: keys.into_iter().collect(), is_array: false }),
         Shape::Rows(keys) => Ok(Payload::Json { bytes, keys: keys.into_iter().collect(), is_array: true }),
-        Shape::Uneven if is_call => Ok(Payload::RawJson(bytes)),
+        Shape::Uneven | Shape::Scalar if is_call => Ok(Payload::RawJson(bytes)),
         Shape::Uneven => Err(Error::Body("All object keys must match".into())),
-        Shape::Scalar if is_call => Ok(Payload::RawJson(bytes)),
         // Anything else inserts nothing, as the reference has it.
         Shape::Scalar => Ok(Payload::Json { bytes: b"[]".to_vec(), keys: Vec::new(), is_array: true }),
     }

@@ -1,0 +1,249 @@
+//! Who asks: from the credentials of a request to a role and claims.
+//!
+//! As Supabase's gateway has it: the `apikey` header says which application asks, `Authorization: Bearer` who is signed in.
+//! A client that has nobody signed in repeats the key as the bearer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::keys::Keys;
+use crate::secret::equal;
+use crate::token::{self, Verified, Verifier};
+use crate::{Secret, UnixTime};
+
+/// Verified tokens kept at most, so that nobody fills memory with tokens.
+const CACHE: usize = 10_000;
+
+/// What a request says of its caller.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// The `apikey` header.
+    pub apikey: Option<&'a str>,
+    /// The `Authorization` header, whole.
+    pub authorization: Option<&'a str>,
+    pub user_agent: Option<&'a str>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The database role.
+    pub role: String,
+    /// A JSON object, as PostgreSQL gets it.
+    pub claims: Arc<str>,
+    /// Nobody is signed in, and no secret key was shown.
+    pub is_anonymous: bool,
+}
+
+/// Why nobody is let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no API key")]
+    NoKey,
+    #[error("the API key is not known")]
+    UnknownKey,
+    /// S5: a secret key in a browser is no secret any more.
+    #[error("a secret key in a browser")]
+    SecretInBrowser,
+    #[error("{0}")]
+    Token(#[from] token::Refusal),
+}
+
+/// Knows the keys; decides who a caller is.
+pub struct Doorkeeper {
+    verifier: Verifier,
+    publishable_key: String,
+    secret_key: Secret<String>,
+    require_key: bool,
+    verified: RwLock<HashMap<String, Arc<Known>>>,
+}
+
+struct Known {
+    caller: Caller,
+    expires: Option<UnixTime>,
+}
+
+impl std::fmt::Debug for Doorkeeper {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Doorkeeper").field("require_key", &self.require_key).finish_non_exhaustive()
+    }
+}
+
+impl Doorkeeper {
+    /// `require_key`: a request without a key is refused; else it acts as `anon`, never as more (S4).
+    pub fn new(keys: &Keys, require_key: bool) -> Result<Self, crate::keys::Fault> {
+        Ok(Self {
+            verifier: keys.verifier()?,
+            publishable_key: keys.publishable_key.clone(),
+            secret_key: keys.secret_key.clone(),
+            require_key,
+            verified: RwLock::default(),
+        })
+    }
+
+    /// Decides who asks.
+    pub fn identify(&self, credentials: Credentials<'_>, now: UnixTime) -> Result<Caller, Refusal> {
+        let bearer = credentials.authorization.and_then(bearer);
+        let application = match credentials.apikey {
+            Some(key) => Some(self.by_key(key, credentials, now).map_err(|refusal| match refusal {
+                Refusal::Token(token::Refusal::Expired) | Refusal::SecretInBrowser => refusal,
+                _ => Refusal::UnknownKey,
+            })?),
+            None => None,
+        };
+        match (application, bearer) {
+            // Signed in, or the key said twice.
+            (Some(application), Some(bearer)) if credentials.apikey == Some(bearer) => Ok(application),
+            (Some(_), Some(bearer)) => self.by_key(bearer, credentials, now),
+            (Some(application), None) => Ok(application),
+            // An opaque key as the bearer alone is a key; a user's token alone is not.
+            (None, Some(bearer)) if !self.require_key || is_opaque(bearer) => self.by_key(bearer, credentials, now),
+            (None, None) if !self.require_key => Ok(anonymous()),
+            (None, _) => Err(Refusal::NoKey),
+        }
+    }
+
+    fn by_key(&self, key: &str, credentials: Credentials<'_>, now: UnixTime) -> Result<Caller, Refusal> {
+        if !is_opaque(key) {
+            let caller = self.by_token(key, now)?;
+            return if caller.role == "service_role" && is_browser(credentials) {
+                Err(Refusal::SecretInBrowser)
+            } else {
+                Ok(caller)
+            };
+        }
+        if equal(key, &self.publishable_key) {
+            return Ok(anonymous());
+        }
+        if equal(key, self.secret_key.expose()) {
+            return if is_browser(credentials) { Err(Refusal::SecretInBrowser) } else { Ok(service()) };
+        }
+        Err(Refusal::UnknownKey)
+    }
+
+    fn by_token(&self, token: &str, now: UnixTime) -> Result<Caller, Refusal> {
+        let known = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        if let Some(known) = known.filter(|known| known.expires.is_none_or(|expires| now <= expires)) {
+            return Ok(known.caller.clone());
+        }
+        let Verified { claims, role, expires } = self.verifier.verify(token, now)?;
+        let role = role.unwrap_or_else(|| "anon".into());
+        let caller = Caller { is_anonymous: role == "anon", role, claims: claims.into() };
+        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= CACHE {
+            verified.retain(|_, known| known.expires.is_none_or(|expires| now <= expires));
+        }
+        if verified.len() >= CACHE {
+            verified.clear();
+        }
+        verified.insert(token.to_owned(), Arc::new(Known { caller: caller.clone(), expires }));
+        Ok(caller)
+    }
+}
+
+fn anonymous() -> Caller {
+    Caller { role: "anon".into(), claims: r#"{"role":"anon"}"#.into(), is_anonymous: true }
+}
+
+fn service() -> Caller {
+    Caller { role: "service_role".into(), claims: r#"{"role":"service_role"}"#.into(), is_anonymous: false }
+}
+
+fn is_opaque(key: &str) -> bool {
+    key.starts_with("sb_")
+}
+
+/// Browsers all call themselves Mozilla.
+fn is_browser(credentials: Credentials<'_>) -> bool {
+    credentials.user_agent.is_some_and(|agent| agent.starts_with("Mozilla/"))
+}
+
+/// The token of an `Authorization: Bearer …` header; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = 1_800_000_000;
+
+    struct House {
+        keys: Keys,
+        door: Doorkeeper,
+    }
+
+    fn house(require_key: bool) -> House {
+        let keys = Keys::generate(NOW).unwrap();
+        let door = Doorkeeper::new(&keys, require_key).unwrap();
+        House { keys, door }
+    }
+
+    impl House {
+        fn role(&self, apikey: Option<&str>, bearer: Option<&str>, agent: Option<&str>) -> Result<String, Refusal> {
+            let authorization = bearer.map(|token| format!("Bearer {token}"));
+            let credentials = Credentials { apikey, authorization: authorization.as_deref(), user_agent: agent };
+            self.door.identify(credentials, NOW).map(|caller| caller.role)
+        }
+    }
+
+    #[test]
+    fn keys_and_tokens_say_who_asks() {
+        let house = house(true);
+        let keys = &house.keys;
+        let user = keys.sign(r#"{"role":"authenticated","sub":"u"}"#).unwrap();
+        let (public, secret) = (keys.publishable_key.as_str(), keys.secret_key.expose().as_str());
+        let legacy = (keys.anon_key.as_str(), keys.service_role_key.expose().as_str());
+        let cases = [
+            (Some(public), None, Ok("anon")),
+            (Some(public), Some(public), Ok("anon")),
+            (Some(public), Some(user.as_str()), Ok("authenticated")),
+            (Some(secret), None, Ok("service_role")),
+            (Some(secret), Some(secret), Ok("service_role")),
+            (Some(secret), Some(user.as_str()), Ok("authenticated")),
+            (Some(legacy.0), Some(legacy.0), Ok("anon")),
+            (Some(legacy.1), Some(legacy.1), Ok("service_role")),
+            (None, Some(secret), Ok("service_role")),
+            (None, None, Err(Refusal::NoKey)),
+            (None, Some(user.as_str()), Err(Refusal::NoKey)),
+            (Some("sb_secret_wrong"), None, Err(Refusal::UnknownKey)),
+            (Some("nonsense"), None, Err(Refusal::UnknownKey)),
+            (Some(public), Some("a.b"), Err(Refusal::Token(token::Refusal::Parts(2)))),
+        ];
+        for (apikey, bearer, expected) in cases {
+            assert_eq!(house.role(apikey, bearer, None), expected.map(str::to_owned), "{apikey:?} {bearer:?}");
+        }
+    }
+
+    #[test]
+    fn security_s4_without_a_key_nobody_is_more_than_anon() {
+        let house = house(false);
+        assert_eq!(house.role(None, None, None).unwrap(), "anon");
+        let user = house.keys.sign(r#"{"role":"authenticated"}"#).unwrap();
+        assert_eq!(house.role(None, Some(&user), None).unwrap(), "authenticated");
+    }
+
+    #[test]
+    fn security_s5_secret_keys_are_refused_from_browsers() {
+        let house = house(true);
+        let agent = Some("Mozilla/5.0 (X11; Linux x86_64)");
+        let secret = house.keys.secret_key.expose().as_str();
+        assert_eq!(house.role(Some(secret), None, agent), Err(Refusal::SecretInBrowser));
+        let legacy = house.keys.service_role_key.expose().as_str();
+        assert_eq!(house.role(Some(legacy), Some(legacy), agent), Err(Refusal::SecretInBrowser));
+        assert_eq!(house.role(Some(&house.keys.publishable_key), None, agent).unwrap(), "anon");
+    }
+
+    #[test]
+    fn a_cached_token_still_expires() {
+        let house = house(false);
+        let token = house.keys.sign(&format!(r#"{{"role":"authenticated","exp":{NOW}}}"#)).unwrap();
+        let header = format!("bearer {token}");
+        let credentials = Credentials { authorization: Some(&header), ..Credentials::default() };
+        assert!(house.door.identify(credentials, NOW).is_ok());
+        let late = house.door.identify(credentials, NOW + 31);
+        assert_eq!(late, Err(Refusal::Token(token::Refusal::Expired)));
+    }
+}
