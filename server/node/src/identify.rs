@@ -1,0 +1,55 @@
+//! From the headers of a request to its caller, and the words for those who are not let in.
+//!
+//! The bodies without a PGRST code are those of Supabase's gateway; clients show them to their users.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use ntier_rest::Caller;
+use ntier_security::caller::{Credentials, Doorkeeper, Refusal};
+use serde_json::json;
+
+const APIKEY: HeaderName = HeaderName::from_static("apikey");
+
+pub fn caller(doorkeeper: &Doorkeeper, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let credentials = Credentials {
+        apikey: text(APIKEY),
+        authorization: text(header::AUTHORIZATION),
+        user_agent: text(header::USER_AGENT),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let caller = doorkeeper.identify(credentials, now)?;
+    Ok(Caller { role: caller.role, claims: caller.claims.to_string(), is_anonymous: caller.is_anonymous })
+}
+
+pub fn refuse(refusal: &Refusal) -> Response<Bytes> {
+    let body = match refusal {
+        Refusal::NoKey => json!({
+            "message": "No API key found in request",
+            "hint": "No `apikey` request header or url param was found.",
+        }),
+        Refusal::UnknownKey => json!({
+            "message": "Invalid API key",
+            "hint": "Double check your Supabase `anon` or `service_role` API key.",
+        }),
+        Refusal::SecretInBrowser => json!({
+            "message": "Forbidden use of secret API key in browser",
+            "hint": "Secret API keys can only be used in a protected environment and should never be used in a browser.",
+        }),
+        Refusal::Token(token) => {
+            json!({ "code": token.code(), "details": null, "hint": null, "message": token.to_string() })
+        }
+    };
+    let mut response = super::json(StatusCode::UNAUTHORIZED, body.to_string());
+    let challenge = match refusal {
+        Refusal::Token(token) => format!("Bearer error=\"invalid_token\", error_description=\"{token}\""),
+        _ => "Bearer".into(),
+    };
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}

@@ -1,0 +1,169 @@
+//! Sockets: one single-threaded worker per core, each with its own listener on the same port.
+//!
+//! A worker at start takes its listener; in its loop it accepts while there is room and gives each connection a task; at
+//! shutdown it stops accepting, lets the requests under way finish, and ends the rest after a while.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::{Node, Observation};
+
+/// Waiting connections the kernel keeps for us.
+const BACKLOG: i32 = 1024;
+/// Headers of one request, together.
+const HEADER_BYTES: usize = 16 << 10;
+const HEADERS: usize = 100;
+/// How long requests under way may take once the server is asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Bound sockets, one per worker.
+#[derive(Debug)]
+pub struct Listeners {
+    pub address: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+/// Binds `workers` listeners to one address; port 0 picks a free one.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
+    let first = listener(address)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers.max(1) {
+        sockets.push(listener(address)?);
+    }
+    Ok(Listeners { address, sockets })
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves until `stop` becomes true and the requests under way are answered.
+pub async fn serve(node: Arc<Node>, listeners: Listeners, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let mut workers = Vec::new();
+    for (number, socket) in listeners.sockets.into_iter().enumerate() {
+        let (node, stop) = (node.clone(), stop.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let name = format!("http-{number}");
+        let work = move || runtime.block_on(worker(&node, socket, stop));
+        workers.push(std::thread::Builder::new().name(name).spawn(work)?);
+    }
+    tokio::task::spawn_blocking(move || {
+        for worker in workers {
+            worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(io::Error::other)?
+}
+
+async fn worker(node: &Arc<Node>, socket: TcpListener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let room = Arc::new(Semaphore::new(node.limits.connections));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = asked(&mut stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (node, stop) = (node.clone(), stop.clone());
+                tokio::spawn(async move {
+                    connection(node, stream, stop).await;
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, or the client left already: neither may end the server, nor spin it.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    drop(socket);
+    let all = u32::try_from(node.limits.connections).unwrap_or(u32::MAX);
+    // Those that are still open after the time are ended with the runtime.
+    let _ = timeout(DRAIN, room.acquire_many(all)).await;
+    Ok(())
+}
+
+async fn connection(node: Arc<Node>, stream: tokio::net::TcpStream, mut stop: watch::Receiver<bool>) {
+    // Answers are whole when they are written; waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let handler = {
+        let node = node.clone();
+        service_fn(move |request| {
+            let node = node.clone();
+            async move { Ok::<_, Infallible>(handle(&node, request).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(node.limits.header_time)
+        .max_buf_size(HEADER_BYTES)
+        .max_headers(HEADERS)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), handler);
+    tokio::pin!(connection);
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = asked(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(cause) = done {
+        node.log.observe(&Observation::ConnectionFailed { cause: &cause.to_string() });
+    }
+}
+
+async fn handle(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let is_head = request.method() == http::Method::HEAD;
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, node.limits.body_bytes).collect();
+    let response = match timeout(node.limits.body_time, body).await {
+        Ok(Ok(body)) => node.answer(Request::from_parts(parts, body.to_bytes())).await,
+        Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large")
+        }
+        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "The request body could not be read"),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "The request body took too long"),
+    };
+    let (mut parts, body) = response.into_parts();
+    if is_head && !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    Response::from_parts(parts, Full::new(if is_head { Bytes::new() } else { body }))
+}
+
+/// Returns once the server is asked to stop, or nobody is left who could ask.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await.map(drop);
+}
+
+/// A refusal in the data API's form; the rest of the body is not read, so the connection ends.
+fn refuse(status: StatusCode, message: &str) -> Response<Bytes> {
+    let body = serde_json::json!({ "code": null, "details": null, "hint": null, "message": message });
+    let mut response = crate::json(status, body.to_string());
+    response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
+}

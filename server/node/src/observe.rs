@@ -1,0 +1,45 @@
+//! What happened, as values; how it is shown is decided here. Headers, bodies and query strings are never part of it.
+
+use std::time::Duration;
+
+/// Something worth telling an operator.
+#[derive(Debug)]
+pub enum Observation<'a> {
+    Answered { method: &'a str, path: &'a str, status: u16, took: Duration },
+    SchemaReloaded { took: Duration },
+    SchemaNotReloaded { cause: &'a str },
+    ConnectionFailed { cause: &'a str },
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Log {
+    /// Only what someone should act on.
+    #[default]
+    Faults,
+    /// Each request too.
+    Requests,
+}
+
+impl Log {
+    /// Writes one line to standard error, if it is to be shown.
+    pub fn observe(self, observation: &Observation<'_>) {
+        match observation {
+            Observation::Answered { method, path, status, took } => {
+                if self >= Self::Requests || *status >= 500 {
+                    let took = took.as_secs_f64() * 1000.0;
+                    eprintln!("{method} {path} answered {status} http.status={status} duration_ms={took:.2}");
+                }
+            }
+            Observation::SchemaReloaded { took } => {
+                eprintln!("schema reloaded duration_ms={:.1}", took.as_secs_f64() * 1000.0);
+            }
+            Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
+            Observation::ConnectionFailed { cause } => {
+                if self >= Self::Requests {
+                    eprintln!("connection ended: {cause}");
+                }
+            }
+        }
+    }
+}
