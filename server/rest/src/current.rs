@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ntier_backing::database;
 use ntier_backing::database::catalog::{self, Catalog};
 
 use crate::error::Error;
@@ -46,8 +47,11 @@ pub(crate) async fn get(rest: &Rest) -> Result<Arc<Current>, Error> {
     drop(reading);
     match read {
         Ok(()) => rest.current.get().ok_or(Error::CatalogUnknown),
+        // What PostgreSQL says of our own question is not for the caller.
+        Err(catalog::Error::Database(database::Error::Refused(_)) | catalog::Error::Answer(_)) => {
+            Err(Error::CatalogUnknown)
+        }
         Err(catalog::Error::Database(error)) => Err(Error::Database(error)),
-        Err(catalog::Error::Answer(_)) => Err(Error::CatalogUnknown),
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use ntier_backing::database::{Access, Batch, Database, End, Rows, Session, Statement};
 use ntier_protocol::rest::request::TransactionEnd;
+use ntier_security::caller::Caller;
 
-use crate::caller::{Caller, Origin};
 use crate::current::Current;
 use crate::error::Error;
 use crate::openapi::Visible;
+use crate::origin::Origin;
 use crate::query::{column, sql};
 use crate::settings::Settings;
 
@@ -124,7 +125,7 @@ impl Transaction<'_> {
         let mut list: Vec<(Cow<'static, str>, String)> = vec![("search_path".into(), sql::identifier_list(path))];
         let owned = |(key, value): &(String, String)| (Cow::Owned(key.clone()), value.clone());
         list.extend(catalog.role_settings.get(&self.caller.role).into_iter().flatten().map(owned));
-        list.push(("request.jwt.claims".into(), self.caller.claims.clone()));
+        list.push(("request.jwt.claims".into(), self.caller.claims.to_string()));
         list.push(("request.method".into(), origin.method.clone()));
         list.push(("request.path".into(), origin.path.clone()));
         list.push(("request.headers".into(), origin.headers.clone()));

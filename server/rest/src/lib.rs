@@ -3,12 +3,12 @@
 //! A request goes through parse → plan → query → execute → respond. Who the caller is has been decided
 //! before; what the caller may see is decided by PostgreSQL. Not here: tokens, CORS, limits.
 
-mod caller;
 mod current;
 mod error;
 mod execute;
 mod media;
 mod openapi;
+mod origin;
 mod plan;
 mod query;
 mod respond;
@@ -20,14 +20,14 @@ use http::request::Parts;
 use ntier_backing::database::{Access, Database};
 use ntier_protocol::rest::parse;
 use ntier_protocol::rest::request::{MediaType, Request};
+use ntier_security::caller::Caller;
 
-pub use caller::Caller;
 pub use current::{Current, CurrentHandle, reload};
 pub use error::Error;
 pub use settings::{Description, Settings, TransactionPolicy};
 
-use caller::Origin;
 use execute::{Task, Transaction};
+use origin::Origin;
 use plan::{Plan, RowLimit};
 
 /// The service: a database and what is known of it.

@@ -57,7 +57,7 @@ impl Default for Settings {
             transaction_end: TransactionPolicy { default: TransactionEnd::Commit, overridable: false },
             pre_request: None,
             session: Vec::new(),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
         }
     }
 }

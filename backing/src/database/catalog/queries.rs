@@ -33,7 +33,10 @@ cols as (
                 when bt.oid in ('bit'::regtype, 'varbit'::regtype) then m.typmod end,
             'default', case
                 when a.attidentity = 'd' then
-                    format('nextval(%L)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
+                    format('nextval(%L)', (
+                        select s.objid::regclass from pg_depend s
+                        where s.refobjid = a.attrelid and s.refobjsubid = a.attnum and s.deptype = 'i'
+                            and s.classid = 'pg_class'::regclass limit 1))
                 when a.attgenerated <> '' then null
                 when ad.adbin is not null then pg_get_expr(ad.adbin, ad.adrelid)
                 when t.typtype = 'd' then pg_get_expr(t.typdefaultbin, 0) end,

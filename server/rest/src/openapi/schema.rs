@@ -56,7 +56,7 @@ fn foreign_column(catalog: &Catalog, table: &Table, column: &Column) -> Option<(
         .filter_map(|relationship| match &relationship.link {
             Link::ManyToOne { columns, .. } | Link::OneToOne { columns, is_parent: false, .. } => {
                 let [(here, there)] = columns.as_slice() else { return None };
-                (*here == column.name).then(|| (relationship.foreign_is_view, &relationship.foreign.name, there))
+                (*here == column.name).then_some((relationship.foreign_is_view, &relationship.foreign.name, there))
             }
             _ => None,
         })

@@ -41,15 +41,12 @@ pub(super) fn near_relationship(catalog: &Catalog, schema: &str, origin: &str, t
         let meant = best(names, wanted, LOOSE)?;
         (meant != wanted).then(|| Near { meant, instead_of: wanted.to_owned() })
     };
-    match catalog.relationships.get(&key) {
-        Some(list) => {
-            let names: Vec<&str> = list.iter().map(|relationship| relationship.foreign.name.as_str()).collect();
-            near(&names, target)
-        }
-        None => {
-            let keys = catalog.relationships.keys().filter(|(_, looked_in)| looked_in == schema);
-            near(&keys.map(|(table, _)| table.name.as_str()).collect::<Vec<_>>(), origin)
-        }
+    if let Some(list) = catalog.relationships.get(&key) {
+        let names: Vec<&str> = list.iter().map(|relationship| relationship.foreign.name.as_str()).collect();
+        near(&names, target)
+    } else {
+        let keys = catalog.relationships.keys().filter(|(_, looked_in)| looked_in == schema);
+        near(&keys.map(|(table, _)| table.name.as_str()).collect::<Vec<_>>(), origin)
     }
 }
 

@@ -1,18 +1,7 @@
-//! Who asks, and what of the HTTP request the database is told.
+//! What of the HTTP request the database is told.
 
 use http::request::Parts;
 use serde_json::{Map, Value};
-
-/// Decided before the request comes here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The database role.
-    pub role: String,
-    /// JSON text, as `request.jwt.claims`.
-    pub claims: String,
-    /// Without a token: what is refused may be allowed after signing in.
-    pub is_anonymous: bool,
-}
 
 /// What `request.method` and its like say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
