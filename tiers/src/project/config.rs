@@ -1,0 +1,269 @@
+//! `supabase/config.toml`: the keys that have an effect here, read with their lines.
+//!
+//! A wrong value is an error, an unknown key a warning; a key that Supabase knows and we do not serve yet is a note, one
+//! for each section. Values of the form `env(NAME)` are taken from the environment, as the Supabase CLI does.
+
+use std::path::Path;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::known;
+use super::statements::line_of;
+use crate::fault::{Fault, Place};
+
+/// What a project says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub project_id: Option<String>,
+    pub api: Api,
+    pub migrations_enabled: bool,
+    pub seed_enabled: bool,
+    /// Relative to the folder `supabase`; `*` stands for any part of a name.
+    pub seed_paths: Vec<String>,
+}
+
+/// `None` where the file says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Api {
+    pub port: Option<u16>,
+    pub schemas: Option<Vec<String>>,
+    pub extra_search_path: Option<Vec<String>>,
+    pub max_rows: Option<u64>,
+    pub auto_expose_new_tables: Option<bool>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            project_id: None,
+            api: Api::default(),
+            migrations_enabled: true,
+            seed_enabled: true,
+            seed_paths: vec!["./seed.sql".into()],
+        }
+    }
+}
+
+/// How a value is looked up that the file leaves to the environment.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads the text of the file at `path`.
+pub fn parse(path: &Path, text: &str, environment: Lookup<'_>) -> (Config, Vec<Fault>) {
+    let mut reader =
+        Reader { path, text, environment, faults: Vec::new(), noted: Vec::new(), config: Config::default() };
+    match Document::parse(text) {
+        Ok(document) => reader.table(&[], document.as_table()),
+        Err(cause) => {
+            let place = reader.place(cause.span().map_or(0, |span| span.start));
+            reader.faults.push(Fault::error(place, cause.message().trim().to_owned()));
+        }
+    }
+    (reader.config, reader.faults)
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    environment: Lookup<'a>,
+    faults: Vec<Fault>,
+    /// Sections that were noted already.
+    noted: Vec<String>,
+    config: Config,
+}
+
+impl Reader<'_> {
+    fn place(&self, offset: usize) -> Place {
+        Place::File { path: self.path.to_owned(), line: line_of(self.text, offset) }
+    }
+
+    fn table(&mut self, section: &[&str], table: &dyn TableLike) {
+        for (name, item) in table.iter() {
+            let path: Vec<&str> = section.iter().copied().chain([name]).collect();
+            let at = table.key(name).and_then(toml_edit::Key::span).map_or(0, |span| span.start);
+            match (item.as_table_like(), item) {
+                (Some(inner), _) if known::is_section(&path) => self.table(&path, inner),
+                (None, Item::Value(value)) => self.value(&path, value, at),
+                _ => self.unknown(&path, at),
+            }
+        }
+    }
+
+    fn value(&mut self, path: &[&str], value: &Value, at: usize) {
+        let key = path.join(".");
+        let Some((_, set)) = SUPPORTED.iter().find(|(name, _)| *name == key) else {
+            if !known::is_known(path) {
+                self.unknown(path, at);
+            } else if !WITHOUT_MEANING.contains(&key.as_str()) {
+                self.note(path, at);
+            }
+            return;
+        };
+        let substituted = value
+            .as_str()
+            .and_then(environment_name)
+            .map(|name| (self.environment)(name).ok_or_else(|| format!("the environment variable {name} is not set")));
+        let outcome = match substituted.transpose() {
+            Ok(Some(text)) => set(&mut self.config, &reparse(&text)),
+            Ok(None) => set(&mut self.config, value),
+            Err(message) => Err(message),
+        };
+        if let Err(message) = outcome {
+            let place = self.place(value.span().map_or(at, |span| span.start));
+            self.faults.push(Fault::error(place, format!("{key}: {message}")));
+        }
+    }
+
+    fn unknown(&mut self, path: &[&str], at: usize) {
+        let near = known::near(path).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let message = format!("unknown key {}{near}", path.join("."));
+        self.faults.push(Fault::warning(self.place(at), message));
+    }
+
+    /// One note for each part of the file, not one for each key.
+    fn note(&mut self, path: &[&str], at: usize) {
+        let part = if path.len() > 1 { path[0] } else { path[path.len() - 1] };
+        let name = if SUPPORTED.iter().any(|(key, _)| key.split('.').next() == Some(part)) {
+            path.join(".")
+        } else {
+            format!("[{part}]")
+        };
+        if !self.noted.contains(&name) {
+            self.faults.push(Fault::note(self.place(at), format!("{name} has no effect yet")));
+            self.noted.push(name);
+        }
+    }
+}
+
+type Set = fn(&mut Config, &Value) -> Result<(), String>;
+
+/// The keys that have an effect.
+const SUPPORTED: &[(&str, Set)] = &[
+    ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
+    ("api.port", |config, value| Ok(config.api.port = Some(number(value, 1, u16::MAX.into())?))),
+    ("api.schemas", |config, value| Ok(config.api.schemas = Some(strings(value)?))),
+    ("api.extra_search_path", |config, value| Ok(config.api.extra_search_path = Some(strings(value)?))),
+    ("api.max_rows", |config, value| Ok(config.api.max_rows = Some(number(value, 1, i64::MAX)?))),
+    ("api.auto_expose_new_tables", |config, value| Ok(config.api.auto_expose_new_tables = Some(boolean(value)?))),
+    ("db.migrations.enabled", |config, value| Ok(config.migrations_enabled = boolean(value)?)),
+    ("db.seed.enabled", |config, value| Ok(config.seed_enabled = boolean(value)?)),
+    ("db.seed.sql_paths", |config, value| Ok(config.seed_paths = strings(value)?)),
+];
+
+/// Keys about Supabase's own containers: nothing is missed where they have no effect.
+const WITHOUT_MEANING: &[&str] = &[
+    "api.enabled",
+    "db.port",
+    "db.shadow_port",
+    "db.health_timeout",
+    "db.major_version",
+    "db.migrations.schema_paths",
+    "db.pooler.enabled",
+    "db.pooler.port",
+    "db.pooler.pool_mode",
+    "db.pooler.default_pool_size",
+    "db.pooler.max_client_conn",
+    "db.network_restrictions.enabled",
+    "db.network_restrictions.allowed_cidrs",
+    "db.network_restrictions.allowed_cidrs_v6",
+];
+
+fn string(value: &Value) -> Result<String, String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| expected("a string", value))
+}
+
+fn boolean(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| expected("true or false", value))
+}
+
+fn number<T: TryFrom<i64>>(value: &Value, least: i64, most: i64) -> Result<T, String> {
+    let wanted =
+        if most == i64::MAX { format!("a number from {least}") } else { format!("a number from {least} to {most}") };
+    let number = value.as_integer().filter(|number| (least..=most).contains(number));
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| expected(&wanted, value))
+}
+
+fn strings(value: &Value) -> Result<Vec<String>, String> {
+    let wrong = || expected("a list of strings", value);
+    value.as_array().ok_or_else(wrong)?.iter().map(|item| string(item).map_err(|_| wrong())).collect()
+}
+
+fn expected(what: &str, value: &Value) -> String {
+    format!("expected {what}, found {}", value.to_string().trim())
+}
+
+fn environment_name(text: &str) -> Option<&str> {
+    text.strip_prefix("env(")?.strip_suffix(')')
+}
+
+/// What the environment says, as the type that it looks like.
+fn reparse(text: &str) -> Value {
+    match text.parse::<Value>() {
+        Ok(value @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => value,
+        _ => Value::from(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Config, Vec<String>) {
+        let environment = |name: &str| (name == "PORT").then(|| "6000".to_owned());
+        let (config, faults) = parse(Path::new("config.toml"), text, &environment);
+        (config, faults.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn supported_keys_have_their_types() {
+        let (config, faults) = read(
+            "project_id = \"films\"\n[api]\nport = 5000\nschemas = [\"public\", \"api\"]\nmax_rows = 10\n\
+             auto_expose_new_tables = true\n[db.seed]\nsql_paths = [\"./seeds/*.sql\"]\n[db.migrations]\nenabled = false\n",
+        );
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!(config.project_id.as_deref(), Some("films"));
+        assert_eq!((config.api.port, config.api.max_rows), (Some(5000), Some(10)));
+        assert_eq!(config.api.schemas.unwrap(), ["public", "api"]);
+        assert_eq!(config.seed_paths, ["./seeds/*.sql"]);
+        assert!(!config.migrations_enabled && config.seed_enabled);
+    }
+
+    #[test]
+    fn all_faults_are_told_with_their_lines() {
+        let (config, faults) = read(
+            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[auth]\nsite_url = \"x\"\n\
+             jwt_expiry = 5\n",
+        );
+        assert_eq!(config.api.max_rows, Some(7));
+        assert_eq!(
+            faults,
+            [
+                "error: config.toml:2: api.port: expected a number from 1 to 65535, found \"x\"",
+                "error: config.toml:3: api.schemas: expected a list of strings, found [1]",
+                "warning: config.toml:4: unknown key api.max_row; did you mean max_rows?",
+                "warning: config.toml:7: unknown key auht; did you mean auth?",
+                "note: config.toml:10: [auth] has no effect yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_has_a_line() {
+        let (_, faults) = read("[api]\nport = \n");
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].starts_with("error: config.toml:2: "), "{faults:?}");
+    }
+
+    #[test]
+    fn the_environment_may_have_the_value() {
+        assert_eq!(read("[api]\nport = \"env(PORT)\"").0.api.port, Some(6000));
+        let (_, faults) = read("[api]\nport = \"env(NONE)\"");
+        assert_eq!(faults, ["error: config.toml:2: api.port: the environment variable NONE is not set"]);
+    }
+
+    #[test]
+    fn the_supported_keys_are_known() {
+        for (key, _) in SUPPORTED {
+            assert!(known::is_known(&key.split('.').collect::<Vec<_>>()), "{key}");
+        }
+    }
+}

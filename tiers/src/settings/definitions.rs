@@ -1,0 +1,220 @@
+//! The table: each setting's name, value, default, documentation and parser. Flags, environment names, `--help` and the
+//! reference come from it.
+
+use std::net::SocketAddr;
+
+use ntier_backing::database;
+use ntier_security::Secret;
+
+use super::Settings;
+use super::value::{self, Read, expected};
+
+/// One setting.
+pub struct Definition {
+    /// In `ntier.toml`: a dot for a section.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// In words, where it is not a value.
+    pub default: &'static str,
+    pub doc: &'static str,
+    pub(super) set: fn(&mut Settings, &str) -> Read<()>,
+}
+
+/// What stands for the value in help texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A flag of this kind needs no value.
+    Boolean,
+    /// A path; relative ones in `ntier.toml` belong to the file's directory.
+    Path(&'static str),
+    Value(&'static str),
+}
+
+impl Definition {
+    pub fn environment(&self) -> String {
+        format!("NTIER_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    pub fn flag(&self) -> String {
+        self.name.replace(['.', '_'], "-")
+    }
+
+    /// The definition with this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        DEFINITIONS.iter().find(|definition| definition.name == name)
+    }
+}
+
+use Kind::{Boolean, Path, Value};
+
+/// All of them, in the order of the reference.
+pub const DEFINITIONS: &[Definition] = &[
+    Definition {
+        name: "project",
+        kind: Path("DIR"),
+        default: "the current directory",
+        doc: "The folder that holds supabase/ (config.toml, migrations, seed.sql)",
+        set: |settings, text| Ok(settings.project = Some(text.into())),
+    },
+    Definition {
+        name: "data",
+        kind: Path("DIR"),
+        default: ".ntier in the project",
+        doc: "Where the embedded database and the keys are kept; private to you",
+        set: |settings, text| Ok(settings.data = text.into()),
+    },
+    Definition {
+        name: "database_url",
+        kind: Value("URL"),
+        default: "the embedded database",
+        doc: "A PostgreSQL server to use instead, as postgres://user:password@host/database",
+        set: |settings, text| {
+            let address = database::parse_url(text).map_err(|fault| fault.to_string())?;
+            Ok(settings.database = Some(address))
+        },
+    },
+    Definition {
+        name: "listen",
+        kind: Value("ADDR:PORT"),
+        default: "127.0.0.1:54321",
+        doc: "Where to answer HTTP; port 0 picks a free one",
+        set: |settings, text| {
+            let address: SocketAddr =
+                text.parse().map_err(|_| expected("an address and a port such as 127.0.0.1:54321", text))?;
+            Ok(settings.listen = address)
+        },
+    },
+    Definition {
+        name: "public",
+        kind: Path("DIR"),
+        default: "public in the project",
+        doc: "A folder of files to serve at /",
+        set: |settings, text| Ok(settings.public = Some(text.into())),
+    },
+    Definition {
+        name: "trusted_proxy",
+        kind: Value("ADDR,…"),
+        default: "none",
+        doc: "Addresses or ranges of proxies that end TLS in front; needed to listen on a public address",
+        set: |settings, text| Ok(settings.trusted_proxy = value::networks(text)?),
+    },
+    Definition {
+        name: "insecure_dev",
+        kind: Boolean,
+        default: "false",
+        doc: "Start with a JWT secret that is short or published; loopback only",
+        set: |settings, text| Ok(settings.insecure_dev = value::boolean(text)?),
+    },
+    Definition {
+        name: "jwt_secret",
+        kind: Value("SECRET"),
+        default: "made at the first start",
+        doc: "The HS256 secret of an existing project, so that its tokens stay valid (32 bytes or more)",
+        set: |settings, text| Ok(settings.jwt_secret = Some(Secret::new(text.to_owned()))),
+    },
+    Definition {
+        name: "api.require_key",
+        kind: Boolean,
+        default: "true; false in dev",
+        doc: "Refuse requests without an API key; otherwise they act as anon",
+        set: |settings, text| Ok(settings.api.require_key = value::boolean(text)?),
+    },
+    Definition {
+        name: "api.schemas",
+        kind: Value("NAME,…"),
+        default: "public",
+        doc: "Schemas that the data API shows; the first is the default",
+        set: |settings, text| Ok(settings.api.schemas = value::names(text)?),
+    },
+    Definition {
+        name: "api.extra_search_path",
+        kind: Value("NAME,…"),
+        default: "public,extensions",
+        doc: "Further schemas in the search path of each request",
+        set: |settings, text| Ok(settings.api.extra_search_path = value::names(text)?),
+    },
+    Definition {
+        name: "api.max_rows",
+        kind: Value("COUNT"),
+        default: "1000",
+        doc: "No answer has more rows; 0 for no limit",
+        set: |settings, text| Ok(settings.api.max_rows = Some(value::count(text, 0)?).filter(|rows| *rows > 0)),
+    },
+    Definition {
+        name: "api.aggregates",
+        kind: Boolean,
+        default: "false",
+        doc: "Allow count(), sum() and their like in select lists",
+        set: |settings, text| Ok(settings.api.aggregates = value::boolean(text)?),
+    },
+    Definition {
+        name: "api.auto_expose_new_tables",
+        kind: Boolean,
+        default: "false",
+        doc: "Grant new tables, sequences and functions of public to the API roles at once",
+        set: |settings, text| Ok(settings.api.auto_expose_new_tables = value::boolean(text)?),
+    },
+    Definition {
+        name: "api.timeout",
+        kind: Value("TIME"),
+        default: "60s",
+        doc: "No statement of a request runs longer; anon (3s) and authenticated (8s) have less by ALTER ROLE",
+        set: |settings, text| Ok(settings.api.timeout = value::duration(text)?),
+    },
+    Definition {
+        name: "api.max_body",
+        kind: Value("SIZE"),
+        default: "10MB",
+        doc: "The largest request body",
+        set: |settings, text| Ok(settings.api.max_body = value::bytes(text)?),
+    },
+    Definition {
+        name: "database.connections",
+        kind: Value("COUNT"),
+        default: "8",
+        doc: "Connections to a PostgreSQL server; requests share them",
+        set: |settings, text| Ok(settings.connections = value::count(text, 1)?),
+    },
+    Definition {
+        name: "database.max_waiting",
+        kind: Value("COUNT"),
+        default: "1000",
+        doc: "Requests that may wait for the database; one more is answered with 503",
+        set: |settings, text| Ok(settings.max_waiting = value::count(text, 1)?),
+    },
+    Definition {
+        name: "log",
+        kind: Value("LEVEL"),
+        default: "info",
+        doc: "off, error, info or debug (each request)",
+        set: |settings, text| Ok(settings.log = value::log_level(text)?),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Mode;
+
+    #[test]
+    fn the_defaults_in_the_table_are_the_defaults() {
+        let fresh = Settings::new(Mode::Serve);
+        for definition in DEFINITIONS {
+            let mut settings = fresh.clone();
+            if definition.default.contains(' ') || definition.default == "none" {
+                continue;
+            }
+            (definition.set)(&mut settings, definition.default.split(';').next().unwrap()).unwrap();
+            assert_eq!(settings, fresh, "{}", definition.name);
+        }
+    }
+
+    #[test]
+    fn names_become_flags_and_environment() {
+        let definition = Definition::find("api.max_rows").unwrap();
+        assert_eq!(
+            (definition.flag().as_str(), definition.environment().as_str()),
+            ("api-max-rows", "NTIER_API_MAX_ROWS")
+        );
+    }
+}

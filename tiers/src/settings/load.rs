@@ -1,0 +1,236 @@
+//! Reads all sources in order and gathers what is wrong with them.
+
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use super::{Definition, Kind, Mode, Settings};
+use crate::fault::{Fault, Place};
+use crate::project::statements::line_of;
+use crate::project::{Config, Project};
+
+/// Where settings come from; the caller has looked at its own process.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    pub mode: Mode,
+    pub directory: PathBuf,
+    /// All variables; those that begin with `NTIER_` are settings.
+    pub environment: Vec<(String, String)>,
+    /// Setting name and text.
+    pub flags: Vec<(String, String)>,
+}
+
+/// What was assembled.
+#[derive(Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub project: Project,
+    /// Warnings and notes; no errors.
+    pub remarks: Vec<Fault>,
+}
+
+/// Assembles the settings, or tells all faults.
+pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
+    let mut loader = Loader { settings: Settings::new(sources.mode), faults: Vec::new() };
+    let root = root(sources);
+    let (project, faults) = Project::open(&root, sources.mode, &|name| lookup(&sources.environment, name));
+    loader.faults.extend(faults);
+    let base = project.root.clone().unwrap_or_else(|| sources.directory.clone());
+    loader.settings.data = base.join(".ntier");
+    loader.settings.public = Some(base.join("public")).filter(|folder| folder.is_dir());
+    loader.project(&project.config);
+    loader.file(&base.join("ntier.toml"));
+    loader.environment(&sources.environment, &sources.directory);
+    loader.flags(&sources.flags, &sources.directory);
+    loader.settings.project.clone_from(&project.root);
+    let Loader { settings, mut faults } = loader;
+    faults.extend(settings.check());
+    if faults.iter().any(Fault::is_error) {
+        return Err(faults);
+    }
+    Ok(Loaded { settings, project, remarks: faults })
+}
+
+/// The project's folder must be known before the rest can be read.
+fn root(sources: &Sources) -> Root {
+    let flag = sources.flags.iter().rev().find(|(name, _)| name == "project").map(|(_, text)| text.clone());
+    match flag.or_else(|| lookup(&sources.environment, "NTIER_PROJECT")) {
+        Some(folder) => Root::Named(sources.directory.join(folder)),
+        None => Root::Current(sources.directory.clone()),
+    }
+}
+
+/// Where the project is looked for.
+#[derive(Debug, Clone)]
+pub enum Root {
+    /// It must be there.
+    Named(PathBuf),
+    /// It may be there.
+    Current(PathBuf),
+}
+
+fn lookup(environment: &[(String, String)], name: &str) -> Option<String> {
+    environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+}
+
+struct Loader {
+    settings: Settings,
+    faults: Vec<Fault>,
+}
+
+impl Loader {
+    /// What `supabase/config.toml` says that is a setting of ours.
+    fn project(&mut self, config: &Config) {
+        let api = config.api.clone();
+        let settings = &mut self.settings;
+        if let Some(port) = api.port {
+            settings.listen.set_port(port);
+        }
+        settings.api.schemas = api.schemas.map(exposed).unwrap_or(std::mem::take(&mut settings.api.schemas));
+        settings.api.extra_search_path =
+            api.extra_search_path.unwrap_or(std::mem::take(&mut settings.api.extra_search_path));
+        settings.api.max_rows = api.max_rows.or(settings.api.max_rows);
+        settings.api.auto_expose_new_tables = api.auto_expose_new_tables.unwrap_or(settings.api.auto_expose_new_tables);
+    }
+
+    fn file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return,
+            Err(cause) => {
+                let place = Place::File { path: path.to_owned(), line: 1 };
+                self.faults.push(Fault::error(place, cause.to_string()));
+                return;
+            }
+        };
+        let place = |offset| Place::File { path: path.to_owned(), line: line_of(&text, offset) };
+        match Document::parse(text.as_str()) {
+            Ok(document) => self.table("", document.as_table(), path, &place),
+            Err(cause) => {
+                let place = place(cause.span().map_or(0, |span| span.start));
+                self.faults.push(Fault::error(place, cause.message().trim().to_owned()));
+            }
+        }
+    }
+
+    fn table(&mut self, section: &str, table: &dyn TableLike, path: &Path, place: &dyn Fn(usize) -> Place) {
+        for (key, item) in table.iter() {
+            let name = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+            let at = table.key(key).and_then(toml_edit::Key::span).map_or(0, |span| span.start);
+            match item {
+                Item::Value(value) if value.as_inline_table().is_none() => {
+                    let directory = path.parent().unwrap_or(Path::new("."));
+                    self.set(&name, &as_text(value), place(at), directory);
+                }
+                _ => match item.as_table_like() {
+                    Some(inner) => self.table(&name, inner, path, place),
+                    None => self.faults.push(Fault::warning(place(at), format!("unknown setting {name}"))),
+                },
+            }
+        }
+    }
+
+    fn environment(&mut self, environment: &[(String, String)], directory: &Path) {
+        for (key, value) in environment.iter().filter(|(key, _)| key.starts_with("NTIER_")) {
+            let place = Place::Environment(key.clone());
+            match super::DEFINITIONS.iter().find(|definition| definition.environment() == *key) {
+                Some(definition) => self.set(definition.name, value, place, directory),
+                None => self.faults.push(Fault::warning(place, "there is no such setting")),
+            }
+        }
+    }
+
+    fn flags(&mut self, flags: &[(String, String)], directory: &Path) {
+        for (name, value) in flags {
+            let flag = Definition::find(name).map_or_else(|| name.clone(), Definition::flag);
+            self.set(name, value, Place::Flag(flag), directory);
+        }
+    }
+
+    fn set(&mut self, name: &str, text: &str, place: Place, directory: &Path) {
+        let Some(definition) = Definition::find(name) else {
+            self.faults.push(Fault::warning(place, format!("unknown setting {name}")));
+            return;
+        };
+        let outcome = match definition.kind {
+            Kind::Path(_) => (definition.set)(&mut self.settings, &directory.join(text).to_string_lossy()),
+            Kind::Boolean | Kind::Value(_) => (definition.set)(&mut self.settings, text),
+        };
+        if let Err(message) = outcome {
+            self.faults.push(Fault::error(place, format!("{name}: {message}")));
+        }
+    }
+}
+
+/// `graphql_public` stands in every project's list and is served by an extension that is not here.
+fn exposed(schemas: Vec<String>) -> Vec<String> {
+    schemas.into_iter().filter(|schema| schema != "graphql_public").collect()
+}
+
+/// As the environment would say it.
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.value().clone(),
+        Value::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
+        other => other.to_string().trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(directory: &Path, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Sources {
+        let own = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        Sources { mode: Mode::Serve, directory: directory.into(), environment: own(environment), flags: own(flags) }
+    }
+
+    fn project() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("supabase")).unwrap();
+        let config = "[api]\nport = 1111\nmax_rows = 11\nschemas = [\"public\", \"graphql_public\", \"api\"]\n";
+        std::fs::write(folder.path().join("supabase/config.toml"), config).unwrap();
+        std::fs::write(folder.path().join("ntier.toml"), "data = \"kept\"\n[api]\nmax_rows = 22\ntimeout = \"5s\"\n")
+            .unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_later_source_wins() {
+        let folder = project();
+        let environment = [("NTIER_API_MAX_ROWS", "33"), ("NTIER_LOG", "debug"), ("HOME", "/")];
+        let loaded = load(&sources(folder.path(), &environment, &[("api.max_rows", "44")])).unwrap();
+        let settings = loaded.settings;
+        assert_eq!(settings.api.max_rows, Some(44));
+        assert_eq!(settings.api.timeout.as_secs(), 5);
+        assert_eq!(settings.listen.port(), 1111);
+        assert_eq!(settings.api.schemas, ["public", "api"]);
+        assert_eq!(settings.data, folder.path().join("kept"));
+        assert!(loaded.remarks.is_empty(), "{:?}", loaded.remarks);
+    }
+
+    #[test]
+    fn all_faults_are_told_together() {
+        let folder = project();
+        std::fs::write(folder.path().join("ntier.toml"), "x = 1\n[api]\ntimeout = \"soon\"\n").unwrap();
+        let environment = [("NTIER_API_MAX_ROWS", "many"), ("NTIER_COLOUR", "red")];
+        let faults = load(&sources(folder.path(), &environment, &[("listen", "0.0.0.0:80")])).unwrap_err();
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let file = folder.path().join("ntier.toml").display().to_string();
+        assert_eq!(told[0], format!("warning: {file}:1: unknown setting x"));
+        assert!(told[1].starts_with(&format!("error: {file}:3: api.timeout: expected a duration")), "{told:?}");
+        assert!(told[2].starts_with("error: environment NTIER_API_MAX_ROWS: api.max_rows: expected a number"));
+        assert_eq!(told[3], "warning: environment NTIER_COLOUR: there is no such setting");
+        assert!(told[4].starts_with("error: listening on 0.0.0.0:80"), "{told:?}");
+        assert_eq!(told.len(), 5);
+    }
+
+    #[test]
+    fn a_named_project_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load(&sources(folder.path(), &[], &[("project", "nowhere")])).is_err());
+        assert!(load(&sources(folder.path(), &[], &[])).is_ok());
+    }
+}
