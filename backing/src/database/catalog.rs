@@ -223,4 +223,6 @@ pub struct MediaHandler {
     pub function: Name,
     /// What `*/*` turns into, otherwise the media type itself.
     pub media_type: String,
+    /// It gives `bytea`, not text.
+    pub is_binary: bool,
 }

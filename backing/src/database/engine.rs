@@ -57,6 +57,8 @@ impl Engine {
             .args(&embedded.engine.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // Ctrl-C in a terminal is for the node, which then lets the engine leave in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|cause| Error::Unavailable(format!("cannot start the database engine: {cause}")))?;

@@ -157,10 +157,8 @@ impl State {
             Err(cause) => return Err(cause),
         };
         let rows = |index: usize| answers.get(index).map(|answer| answer.rows.as_slice()).unwrap_or_default();
-        let applied = rows(0)
-            .iter()
-            .filter_map(|row| Some((row.text(0)?.parse().ok()?, row.text(1)?.to_owned())))
-            .collect();
+        let applied =
+            rows(0).iter().filter_map(|row| Some((row.text(0)?.parse().ok()?, row.text(1)?.to_owned()))).collect();
         let exposure = rows(1).first().and_then(|row| row.text(0)).and_then(|value| match value {
             ON => Some(Exposure::Automatic),
             OFF => Some(Exposure::Granted),
@@ -176,9 +174,9 @@ impl State {
 
 /// FNV-1a: it only has to notice an edit, not resist anybody.
 fn checksum_of(sql: &str) -> String {
-    let hash = sql.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = sql
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -170,7 +170,10 @@ impl Driver {
         for attempt in 0.. {
             tokio::time::sleep(Duration::from_millis(BACKOFF[attempt.min(BACKOFF.len() - 1)])).await;
             let cause = match self.connect().await {
-                Ok(connection) => return Some(connection),
+                Ok(connection) => {
+                    self.tell_listeners();
+                    return Some(connection);
+                }
                 Err(cause) => cause,
             };
             if attempt + 1 >= PATIENT_ATTEMPTS {
@@ -189,6 +192,13 @@ impl Driver {
             }
         }
         None
+    }
+
+    /// What was said on the channels while there was no connection is lost; an empty notification says so.
+    fn tell_listeners(&self) {
+        for channel in &self.listen {
+            let _ = self.notifications.send(Notification { channel: channel.clone(), payload: String::new() });
+        }
     }
 
     /// Decides what becomes of the batches that were under way.

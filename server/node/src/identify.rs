@@ -6,8 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use ntier_rest::Caller;
-use ntier_security::caller::{Credentials, Doorkeeper, Refusal};
+use ntier_security::caller::{Caller, Credentials, Doorkeeper, Refusal};
 use serde_json::json;
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
@@ -21,8 +20,7 @@ pub fn caller(doorkeeper: &Doorkeeper, headers: &HeaderMap) -> Result<Caller, Re
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let caller = doorkeeper.identify(credentials, now)?;
-    Ok(Caller { role: caller.role, claims: caller.claims.to_string(), is_anonymous: caller.is_anonymous })
+    doorkeeper.identify(credentials, now)
 }
 
 pub fn refuse(refusal: &Refusal) -> Response<Bytes> {

@@ -32,7 +32,18 @@ pub struct Node {
     pub limits: Limits,
     /// A folder to serve at `/`, for `ntier dev`.
     pub files: Option<PathBuf>,
+    /// What is served besides; a page goes before a file.
+    pub pages: Vec<Page>,
     pub log: Log,
+}
+
+/// A text that the node itself has, such as the page for a first visitor.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Whole, with its slash.
+    pub path: &'static str,
+    pub media_type: &'static str,
+    pub body: Bytes,
 }
 
 /// What one client may cost.
@@ -92,9 +103,11 @@ impl Node {
             "/health" | "/auth/v1/health" if get => json(StatusCode::OK, r#"{"name":"ntier","status":"ok"}"#.into()),
             "/ready" if get => self.ready().await,
             "/auth/v1/.well-known/jwks.json" if get => json(StatusCode::OK, self.jwks.clone()),
-            _ => match &self.files {
-                Some(folder) if get => files::serve(folder, path, request.headers()).await,
-                _ => not_found(),
+            _ if !get => not_found(),
+            _ => match (self.pages.iter().find(|page| page.path == path), &self.files) {
+                (Some(page), _) => page.response(),
+                (None, Some(folder)) => files::serve(folder, path, request.headers()).await,
+                (None, None) => not_found(),
             },
         }
     }
@@ -130,6 +143,15 @@ impl Node {
             Ok(_) => json(StatusCode::OK, r#"{"status":"ready"}"#.into()),
             Err(_) => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"the database does not answer"}"#.into()),
         }
+    }
+}
+
+impl Page {
+    fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.body.clone());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ntier_backing::database;
 use ntier_backing::database::catalog::{self, Catalog};
 
+use crate::Rest;
 use crate::error::Error;
 use crate::settings::Settings;
-use crate::Rest;
 
 /// What requests are planned with. A request keeps the one it began with.
 #[derive(Debug, Clone)]

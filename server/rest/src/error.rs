@@ -1,6 +1,9 @@
 //! Why a request is refused: facts, without HTTP. `respond` says them.
 
-use ntier_backing::database::{self, catalog::{Function, Name, Relationship}};
+use ntier_backing::database::{
+    self,
+    catalog::{Function, Name, Relationship},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

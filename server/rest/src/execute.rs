@@ -205,14 +205,9 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_as_postgresql_writes_them() {
-        for (text, expected) in [
-            ("3s", Some(3000)),
-            ("250", Some(250)),
-            (" 2 min", Some(120_000)),
-            ("0", None),
-            ("soon", None),
-            ("", None),
-        ] {
+        for (text, expected) in
+            [("3s", Some(3000)), ("250", Some(250)), (" 2 min", Some(120_000)), ("0", None), ("soon", None), ("", None)]
+        {
             assert_eq!(parse_timeout(text), expected.map(Duration::from_millis), "{text}");
         }
     }

@@ -81,8 +81,11 @@ async fn pipeline(rest: &Rest, caller: &Caller, head: &Parts, body: Bytes) -> Re
 
 /// What was asked.
 fn parse(head: &Parts, body: Bytes) -> Result<Request, Error> {
-    let headers: Vec<(&str, &str)> =
-        head.headers.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?))).collect();
+    let headers: Vec<(&str, &str)> = head
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value.as_bytes()).ok()?)))
+        .collect();
     let parts = parse::Parts {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -162,10 +165,9 @@ fn schema<'a>(request: &'a Request, settings: &'a Settings) -> Result<&'a str, E
     match &request.profile {
         Some(asked) if settings.schemas.contains(asked) => Ok(asked),
         None if !settings.schemas.is_empty() => Ok(&settings.schemas[0]),
-        asked => Err(Error::SchemaNotExposed {
-            asked: asked.clone().unwrap_or_default(),
-            exposed: settings.schemas.clone(),
-        }),
+        asked => {
+            Err(Error::SchemaNotExposed { asked: asked.clone().unwrap_or_default(), exposed: settings.schemas.clone() })
+        }
     }
 }
 
@@ -179,9 +181,8 @@ fn limited(error: Error, limit: RowLimit) -> Error {
     let Some(rows) = respond::broken_limit(refused) else { return error };
     match limit {
         RowLimit::MatchingKey => Error::PutMismatch,
-        RowLimit::AtMost(_) => Error::TooManyAffected(rows),
         RowLimit::ExactlyOne | RowLimit::ExactlyOneAndAtMost(_) if rows != 1 => Error::NotSingular(rows),
-        RowLimit::ExactlyOneAndAtMost(_) => Error::TooManyAffected(rows),
+        RowLimit::AtMost(_) | RowLimit::ExactlyOneAndAtMost(_) => Error::TooManyAffected(rows),
         RowLimit::ExactlyOne | RowLimit::None => error,
     }
 }

@@ -31,9 +31,8 @@ pub fn document(catalog: &Catalog, schema: &str, visible: &Visible) -> String {
     let shown = |name: &Name| name.schema == schema && visible.tables.as_ref().is_none_or(|t| t.contains(&name.name));
     let tables: BTreeMap<&str, &Table> =
         catalog.tables.values().filter(|t| shown(&t.name)).map(|t| (t.name.name.as_str(), t)).collect();
-    let callable = |f: &&Function| {
-        f.name.schema == schema && visible.functions.as_ref().is_none_or(|list| list.contains(&f.oid))
-    };
+    let callable =
+        |f: &&Function| f.name.schema == schema && visible.functions.as_ref().is_none_or(|list| list.contains(&f.oid));
     let functions: BTreeMap<&str, &Function> =
         catalog.functions.values().flatten().filter(callable).map(|f| (f.name.name.as_str(), f)).collect();
 
@@ -139,9 +138,7 @@ fn function_path(schema: &str, function: &Function) -> Value {
 }
 
 fn parameters(tables: &BTreeMap<&str, &Table>) -> Map<String, Value> {
-    let text = |name: &str, place: &str, description: &str| {
-        json!({ "name": name, "in": place, "description": description, "required": false, "type": "string" })
-    };
+    let text = |name: &str, place: &str, description: &str| json!({ "name": name, "in": place, "description": description, "required": false, "type": "string" });
     let prefer = |values: &[&str]| {
         let mut parameter = text("Prefer", "header", "Preference");
         if !values.is_empty() {

@@ -32,7 +32,9 @@ pub enum Plan {
     Call(Box<Call>),
     Info(Info),
     /// The description of the schema.
-    Describe { head: bool },
+    Describe {
+        head: bool,
+    },
 }
 
 /// What `OPTIONS` answers, without asking the database.
@@ -96,8 +98,15 @@ pub enum Change {
         /// Whether the answer distinguishes inserted rows from updated ones.
         count_inserted: bool,
     },
-    Update { columns: Vec<Target>, body: Body, defaults: bool, filters: Vec<Logic> },
-    Delete { filters: Vec<Logic> },
+    Update {
+        columns: Vec<Target>,
+        body: Body,
+        defaults: bool,
+        filters: Vec<Logic>,
+    },
+    Delete {
+        filters: Vec<Logic>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -144,11 +153,17 @@ pub struct Call {
 pub enum Arguments {
     None,
     /// One unnamed argument takes the whole body.
-    Whole { argument: Argument, body: Vec<u8> },
+    Whole {
+        argument: Argument,
+        body: Vec<u8>,
+    },
     /// Values by name, from the URL or a form.
     Direct(Vec<(Argument, Value)>),
     /// Values by name, from a JSON object (or the first of an array).
-    Json { arguments: Vec<Argument>, body: Body },
+    Json {
+        arguments: Vec<Argument>,
+        body: Body,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -169,12 +184,19 @@ pub struct Media {
 pub enum Render {
     /// No body is asked for.
     Nothing,
-    Array { nulls_stripped: bool },
-    Object { nulls_stripped: bool },
+    Array {
+        nulls_stripped: bool,
+    },
+    Object {
+        nulls_stripped: bool,
+    },
     Csv,
     GeoJson,
     /// A function of the database, over any rows or over those of a certain type.
-    Custom { function: Name, row_type: Option<Name> },
+    Custom {
+        function: Name,
+        row_type: Option<Name>,
+    },
 }
 
 /// A query over one relation, with those embedded in it.
@@ -191,13 +213,28 @@ pub struct Node {
 /// What a node reads from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    Table { name: Name, alias: Option<String> },
+    Table {
+        name: Name,
+        alias: Option<String>,
+    },
     /// The rows of the mutation or the call.
-    Result { alias: String },
+    Result {
+        alias: String,
+    },
     /// The rows that a function gives for the parent's row.
-    Computed { function: Name, alias: String, parent: Name, parent_type: Name },
+    Computed {
+        function: Name,
+        alias: String,
+        parent: Name,
+        parent_type: Name,
+    },
     /// The far side of a many-to-many relationship, beside its junction.
-    Junction { name: Name, alias: String, junction: Name, junction_alias: String },
+    Junction {
+        name: Name,
+        alias: String,
+        junction: Name,
+        junction_alias: String,
+    },
 }
 
 impl Default for Source {
@@ -259,9 +296,15 @@ pub enum Shape {
     Object,
     Array,
     /// The columns of the one row become the parent's.
-    SpreadOne { select: Vec<SpreadSelect> },
+    SpreadOne {
+        select: Vec<SpreadSelect>,
+    },
     /// The columns of the rows become arrays in the parent, in the order of extra columns.
-    SpreadMany { select: Vec<SpreadSelect>, extra: Vec<(Option<String>, Select)>, order: Vec<Order> },
+    SpreadMany {
+        select: Vec<SpreadSelect>,
+        extra: Vec<(Option<String>, Select)>,
+        order: Vec<Order>,
+    },
 }
 
 impl Shape {
@@ -331,10 +374,21 @@ impl Select {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Logic {
-    Branch { negated: bool, connective: Connective, children: Vec<Logic> },
-    Filter { field: Field, negated: bool, operation: Operation },
+    Branch {
+        negated: bool,
+        connective: Connective,
+        children: Vec<Logic>,
+    },
+    Filter {
+        field: Field,
+        negated: bool,
+        operation: Operation,
+    },
     /// Whether an embedded relation has rows.
-    Embedded { handle: String, exists: bool },
+    Embedded {
+        handle: String,
+        exists: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -361,7 +415,8 @@ pub fn request(request: &Request, schema: &str, catalog: &Catalog, settings: &Se
         }
         Action::FunctionInfo { function } => context.function_info(function),
         Action::Root { head } => {
-            let describable = |media: &MediaType| matches!(media, MediaType::OpenApi | MediaType::Json | MediaType::Any);
+            let describable =
+                |media: &MediaType| matches!(media, MediaType::OpenApi | MediaType::Json | MediaType::Any);
             if request.accept.iter().any(describable) {
                 return Ok(Plan::Describe { head: *head });
             }
@@ -383,10 +438,10 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     fn table(&self, name: &str) -> Result<&Table, Error> {
         let qualified = Name::new(self.schema, name);
-        self.catalog.tables.get(&qualified).ok_or_else(|| Error::TableNotFound {
-            near: hint::near_table(self.catalog, &qualified),
-            table: qualified,
-        })
+        self.catalog
+            .tables
+            .get(&qualified)
+            .ok_or_else(|| Error::TableNotFound { near: hint::near_table(self.catalog, &qualified), table: qualified })
     }
 
     /// `handling=strict` refuses what was not understood.

@@ -169,7 +169,11 @@ fn rows(sql: &mut Sql, number: &str, limit: RowLimit) {
         sql.push(number).push(" = 1");
     }
     if let Some(most) = most {
-        sql.push(if only_one { " AND " } else { "" }).push(number).push(" <= ").value(most.to_string()).push("::bigint");
+        sql.push(if only_one { " AND " } else { "" })
+            .push(number)
+            .push(" <= ")
+            .value(most.to_string())
+            .push("::bigint");
     }
     sql.push(" THEN ").push(number).push(" ELSE ('").push(LIMIT_MARK).push("' || ").push(number).push(")::bigint END");
 }

@@ -188,8 +188,9 @@ fn set_preferences(headers: &mut HeaderMap, context: Context<'_>) {
 
 /// The preferences that make sense for the action, as they were applied.
 fn applied_preferences(context: Context<'_>) -> Vec<String> {
-    let Preferences { resolution, representation, count, transaction, missing, handling, timezone, max_affected, .. } =
-        &context.request.preferences;
+    let Preferences {
+        resolution, representation, count, transaction, missing, handling, timezone, max_affected, ..
+    } = &context.request.preferences;
     let action = &context.request.action;
     let inserts = matches!(action, Action::Insert { .. });
     let updates = matches!(action, Action::Update { .. });

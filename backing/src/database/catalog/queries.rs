@@ -219,7 +219,7 @@ where c.castcontext = 'i' and c.castmethod = 'f' and has_function_privilege(c.ca
 /// Domains named like media types: aggregates over a table's rows that return one, and functions that do.
 pub(super) const MEDIA_HANDLERS: &str = r"
 with media as (
-    select t.oid, n.nspname, t.typname, lower(t.typname) as label
+    select t.oid, n.nspname, t.typname, lower(t.typname) as label, t.typbasetype = 'bytea'::regtype as is_binary
     from pg_type t join pg_namespace n on n.oid = t.typnamespace
     where t.typtype = 'd' and (t.typname ~* '^[a-z0-9.-]+/[a-z0-9.+-]+$' or t.typname = '*/*')
 )
@@ -228,7 +228,7 @@ select coalesce(json_agg(h), '[]') from (
         'function', json_build_object('schema', n.nspname, 'name', p.proname),
         'target', case when a.oid <> 'anyelement'::regtype
             then json_build_object('schema', an.nspname, 'name', a.typname) end,
-        'media_type', m.label) as h
+        'media_type', m.label, 'is_binary', m.is_binary) as h
     from media m
     join pg_proc p on p.prorettype = m.oid and p.prokind = 'a' and p.pronargs = 1
     join pg_namespace n on n.oid = p.pronamespace
@@ -241,7 +241,7 @@ select coalesce(json_agg(h), '[]') from (
     select json_build_object(
         'function', json_build_object('schema', m.nspname, 'name', m.typname),
         'target', json_build_object('schema', n.nspname, 'name', p.proname),
-        'media_type', m.label)
+        'media_type', m.label, 'is_binary', m.is_binary)
     from media m
     join pg_proc p on p.prorettype = m.oid and p.prokind = 'f' and not p.proretset
     join pg_namespace n on n.oid = p.pronamespace

@@ -110,13 +110,15 @@ struct Handler {
     function: Name,
     target: Option<Name>,
     media_type: String,
+    is_binary: bool,
 }
 
 fn media_handlers(list: Vec<Handler>) -> HashMap<(Option<Name>, String), MediaHandler> {
     let entry = |handler: Handler| {
         let resolved = if handler.media_type == "*/*" { "application/octet-stream" } else { &handler.media_type };
         let media_type = resolved.to_owned();
-        ((handler.target, handler.media_type), MediaHandler { function: handler.function, media_type })
+        let renderer = MediaHandler { function: handler.function, media_type, is_binary: handler.is_binary };
+        ((handler.target, handler.media_type), renderer)
     };
     list.into_iter().map(entry).collect()
 }

@@ -125,9 +125,12 @@ impl Context<'_> {
 
     fn whole_body(&self) -> Vec<u8> {
         match &self.request.payload {
-            Some(Payload::Json { bytes, .. } | Payload::RawJson(bytes) | Payload::Raw { bytes, .. } | Payload::Csv { bytes, .. }) => {
-                bytes.clone()
-            }
+            Some(
+                Payload::Json { bytes, .. }
+                | Payload::RawJson(bytes)
+                | Payload::Raw { bytes, .. }
+                | Payload::Csv { bytes, .. },
+            ) => bytes.clone(),
             Some(Payload::Form(_)) | None => b"{}".to_vec(),
         }
     }

@@ -17,7 +17,9 @@ impl Context<'_> {
         directives: Directives,
     ) -> Result<Embed, Error> {
         let (relation, alias, wanted, join, select, is_spread) = match item {
-            SelectItem::Embed { relation, alias, hint, join, select } => (relation, alias.as_ref(), hint, join, select, false),
+            SelectItem::Embed { relation, alias, hint, join, select } => {
+                (relation, alias.as_ref(), hint, join, select, false)
+            }
             SelectItem::Spread { relation, hint, join, select } => (relation, None, hint, join, select, true),
             SelectItem::Field { .. } | SelectItem::Count { .. } => return Err(Error::Incomplete),
         };
@@ -62,7 +64,8 @@ impl Context<'_> {
     fn relationship(&self, origin: &str, target: &str, wanted: Option<&str>) -> Result<Relationship, Error> {
         let key = (Name::new(self.schema, origin), self.schema.to_owned());
         let known = self.catalog.relationships.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let found: Vec<&Relationship> = known.iter().filter(|relationship| answers(relationship, target, wanted)).collect();
+        let found: Vec<&Relationship> =
+            known.iter().filter(|relationship| answers(relationship, target, wanted)).collect();
         match found.as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Error::NoRelationship {
@@ -122,7 +125,8 @@ fn join_parent(relationship: &Relationship, parent: &Source, depth: usize) -> (S
     let here = parent.qualifier();
     let there = Name::new("", &alias);
     let equal = |left: &Name, left_column: &str, right: &Name, right_column: &str| {
-        let reference = |qualifier: &Name, column: &str| ColumnRef { qualifier: qualifier.clone(), column: column.to_owned() };
+        let reference =
+            |qualifier: &Name, column: &str| ColumnRef { qualifier: qualifier.clone(), column: column.to_owned() };
         (reference(left, left_column), reference(right, right_column))
     };
     match &relationship.link {

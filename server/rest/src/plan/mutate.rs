@@ -99,10 +99,7 @@ impl Context<'_> {
     fn check_put(&self, table: &Table) -> Result<(), Error> {
         let query = &self.request.query;
         let is_equality = |filter: &Filter| {
-            let plain = matches!(
-                filter.operation,
-                Operation::Compare { operator: Operator::Eq, quantifier: None, .. }
-            );
+            let plain = matches!(filter.operation, Operation::Compare { operator: Operator::Eq, quantifier: None, .. });
             plain && !filter.negated && filter.field.path.is_empty()
         };
         let root: Vec<&Filter> =

@@ -254,5 +254,6 @@ fn resolve_related_order(node: &mut Node, origin: &str) -> Result<(), Error> {
 
 /// Whether nothing below is shown either.
 pub(super) fn shows_nothing(node: &Node) -> bool {
-    node.select.is_empty() && node.embeds.iter().all(|e| shows_nothing(&e.node) && matches!(e.shape, Shape::Object | Shape::Array))
+    node.select.is_empty()
+        && node.embeds.iter().all(|e| shows_nothing(&e.node) && matches!(e.shape, Shape::Object | Shape::Array))
 }

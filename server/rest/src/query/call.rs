@@ -37,12 +37,7 @@ pub(super) fn call(sql: &mut Sql, plan: &Call) {
 }
 
 fn target(argument: &Argument) -> Target {
-    Target {
-        name: argument.name.clone(),
-        data_type: argument.cast_type().to_owned(),
-        transform: None,
-        default: None,
-    }
+    Target { name: argument.name.clone(), data_type: argument.cast_type().to_owned(), transform: None, default: None }
 }
 
 fn arguments(sql: &mut Sql, given: &Arguments) {

@@ -9,7 +9,12 @@ use super::sql::Sql;
 use crate::plan::{Field, Logic, Order};
 
 /// All of them. `embedded` writes the condition on an embedded relation.
-pub(super) fn logic(sql: &mut Sql, qualifier: &Name, condition: &Logic, embedded: &mut dyn FnMut(&mut Sql, &str, bool)) {
+pub(super) fn logic(
+    sql: &mut Sql,
+    qualifier: &Name,
+    condition: &Logic,
+    embedded: &mut dyn FnMut(&mut Sql, &str, bool),
+) {
     match condition {
         Logic::Branch { negated, connective, children } => {
             let between = match connective {

@@ -267,7 +267,8 @@ fn embedded_count(sql: &mut Sql, of: &Node, embed: Option<&Embed>) {
         }
         sql.push(")");
     });
-    let mut word = if of.filters.is_empty() && embed.is_none_or(|e| e.conditions.is_empty()) { " WHERE " } else { " AND " };
+    let mut word =
+        if of.filters.is_empty() && embed.is_none_or(|e| e.conditions.is_empty()) { " WHERE " } else { " AND " };
     for inner in of.embeds.iter().filter(|inner| inner.is_inner()) {
         sql.push(std::mem::replace(&mut word, " AND ")).push("EXISTS (");
         embedded_count(sql, &inner.node, Some(inner));

@@ -64,13 +64,20 @@ impl Sql {
     pub fn type_name(&mut self, name: &str) -> &mut Self {
         let base = name.strip_suffix("[]").unwrap_or(name);
         let is_word = |word: &str| {
-            !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_') && !word.starts_with(char::is_numeric)
+            !word.is_empty()
+                && word.chars().all(|c| c.is_alphanumeric() || c == '_')
+                && !word.starts_with(char::is_numeric)
         };
         if base.split(['.', ' ']).all(is_word) { self.push(name) } else { self.ident(name) }
     }
 
     /// The parts, with something between them.
-    pub fn list<T>(&mut self, between: &str, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) -> &mut Self {
+    pub fn list<T>(
+        &mut self,
+        between: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
         for (index, item) in items.into_iter().enumerate() {
             if index > 0 {
                 self.push(between);

@@ -47,8 +47,7 @@ impl Wire {
     }
 
     pub fn body(&self) -> Bytes {
-        let body =
-            json!({ "code": self.code, "details": self.details, "hint": self.hint, "message": self.message });
+        let body = json!({ "code": self.code, "details": self.details, "hint": self.hint, "message": self.message });
         body.to_string().into()
     }
 
@@ -81,22 +80,16 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
             headers: Vec::new(),
         },
         Error::ContentType(name) => Wire::new(400, "PGRST102", format!("Content-Type not acceptable: {name}")),
-        Error::RangeOutOfBounds { offset, total } => {
-            Wire::new(416, "PGRST103", "Requested range not satisfiable")
-                .details(format!("An offset of {offset} was requested, but there are only {total} rows."))
-        }
-        Error::EmptyRange => {
-            Wire::new(416, "PGRST103", "Requested range not satisfiable")
-                .details("Limit should be greater than or equal to zero.")
-        }
+        Error::RangeOutOfBounds { offset, total } => Wire::new(416, "PGRST103", "Requested range not satisfiable")
+            .details(format!("An offset of {offset} was requested, but there are only {total} rows.")),
+        Error::EmptyRange => Wire::new(416, "PGRST103", "Requested range not satisfiable")
+            .details("Limit should be greater than or equal to zero."),
         Error::InvalidPutFilters => {
             let message = "Filters must include all and only primary key columns with 'eq' operators";
             Wire::new(405, "PGRST105", message)
         }
-        Error::SchemaNotExposed { asked, exposed } => {
-            Wire::new(406, "PGRST106", format!("Invalid schema: {asked}"))
-                .hint(format!("Only the following schemas are exposed: {}", exposed.join(", ")))
-        }
+        Error::SchemaNotExposed { asked, exposed } => Wire::new(406, "PGRST106", format!("Invalid schema: {asked}"))
+            .hint(format!("Only the following schemas are exposed: {}", exposed.join(", "))),
         Error::NotAcceptable(types) => {
             let message = format!("None of these media types are available: {}", types.join(", "));
             Wire::new(406, "PGRST107", message)
@@ -106,26 +99,20 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
                 .hint(format!("Verify that '{name}' is included in the 'select' query parameter."))
         }
         Error::ResponseHeaders => {
-            let message = "response.headers guc must be a JSON array composed of objects with a single key and a string value";
+            let message =
+                "response.headers guc must be a JSON array composed of objects with a single key and a string value";
             Wire::new(500, "PGRST111", message)
         }
         Error::ResponseStatus => Wire::new(500, "PGRST112", "response.status guc must be a valid status code"),
-        Error::PutMismatch => {
-            Wire::new(400, "PGRST115", "Payload values do not match URL in primary key column(s)")
-        }
-        Error::NotSingular(rows) => {
-            Wire::new(406, "PGRST116", "Cannot coerce the result to a single JSON object")
-                .details(format!("The result contains {rows} rows"))
-        }
+        Error::PutMismatch => Wire::new(400, "PGRST115", "Payload values do not match URL in primary key column(s)"),
+        Error::NotSingular(rows) => Wire::new(406, "PGRST116", "Cannot coerce the result to a single JSON object")
+            .details(format!("The result contains {rows} rows")),
         Error::RelatedOrderNotToOne { origin, target } => {
-            Wire::new(400, "PGRST118", format!("A related order on '{target}' is not possible")).details(format!(
-                "'{origin}' and '{target}' do not form a many-to-one or one-to-one relationship"
-            ))
+            Wire::new(400, "PGRST118", format!("A related order on '{target}' is not possible"))
+                .details(format!("'{origin}' and '{target}' do not form a many-to-one or one-to-one relationship"))
         }
-        Error::InvalidPreferences(list) => {
-            Wire::new(400, "PGRST122", "Invalid preferences given with handling=strict")
-                .details(format!("Invalid preferences: {}", list.join(", ")))
-        }
+        Error::InvalidPreferences(list) => Wire::new(400, "PGRST122", "Invalid preferences given with handling=strict")
+            .details(format!("Invalid preferences: {}", list.join(", "))),
         Error::AggregatesNotAllowed => Wire::new(400, "PGRST123", "Use of aggregate functions is not allowed"),
         Error::TooManyAffected(rows) => {
             let message = "Query result exceeds max-affected preference constraint";
@@ -134,7 +121,8 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
         Error::DescriptionDisabled => Wire::new(404, "PGRST126", "Root endpoint metadata is disabled"),
         Error::NotImplemented(what) => Wire::new(400, "PGRST127", "Feature not implemented").details(*what),
         Error::MaxAffectedOnSingle => {
-            let message = "Function must return SETOF or TABLE when max-affected preference is used with handling=strict";
+            let message =
+                "Function must return SETOF or TABLE when max-affected preference is used with handling=strict";
             Wire::new(400, "PGRST128", message)
         }
         Error::NoRelationship { origin, target, hint, schema, near } => {
@@ -154,8 +142,7 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
         Error::FunctionNotFound { wanted, near } => function_not_found(wanted, near.as_deref()),
         Error::AmbiguousFunction(found) => {
             let list: Vec<String> = found.iter().map(signature).collect();
-            let message =
-                format!("Could not choose the best candidate function between: {}", list.join(", "));
+            let message = format!("Could not choose the best candidate function between: {}", list.join(", "));
             Wire::new(300, "PGRST203", message).hint(
                 "Try renaming the parameters or the function itself in the database so function overloading can be resolved",
             )
@@ -165,9 +152,8 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
         }
         Error::TableNotFound { table, near } => {
             let name = format!("{}.{}", table.schema, table.name);
-            let near = near.as_ref().map(|near| {
-                Value::from(format!("Perhaps you meant the table '{}.{near}'", table.schema))
-            });
+            let near =
+                near.as_ref().map(|near| Value::from(format!("Perhaps you meant the table '{}.{near}'", table.schema)));
             Wire::new(404, "PGRST205", format!("Could not find the table '{name}' in the schema cache"))
                 .hint(near.unwrap_or_default())
         }
@@ -181,8 +167,7 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
 
 fn ambiguous_relationship(origin: &str, target: &str, found: &[Relationship]) -> Wire {
     let hints: Vec<String> = found.iter().filter_map(hint_for).collect();
-    let message =
-        format!("Could not embed because more than one relationship was found for '{origin}' and '{target}'");
+    let message = format!("Could not embed because more than one relationship was found for '{origin}' and '{target}'");
     Wire::new(300, "PGRST201", message).details(found.iter().map(describe).collect::<Vec<_>>()).hint(format!(
         "Try changing '{target}' to one of the following: {}. Find the desired relationship in the 'details' key.",
         hints.join(", ")
@@ -256,9 +241,9 @@ fn function_not_found(wanted: &WantedFunction, near: Option<&str>) -> Wire {
         BodyKind::Json => format!("{named} or with a single unnamed json/jsonb parameter"),
         BodyKind::None | BodyKind::Form | BodyKind::Other => named,
     };
-    let hint = near.filter(|_| !whole_only).map(|near| {
-        Value::from(format!("Perhaps you meant to call the function {}.{near}", wanted.function.schema))
-    });
+    let hint = near
+        .filter(|_| !whole_only)
+        .map(|near| Value::from(format!("Perhaps you meant to call the function {}.{near}", wanted.function.schema)));
     let message = format!("Could not find the function {function}{message_arguments} in the schema cache");
     let details =
         format!("Searched for the function {function}{searched}, but no matches were found in the schema cache.");
@@ -269,7 +254,9 @@ fn database(error: &database::Error, is_anonymous: bool) -> Wire {
     match error {
         database::Error::Refused(refusal) => refused(refusal, is_anonymous),
         database::Error::Deadline => Wire::new(504, "57014", "canceling statement due to statement timeout"),
-        database::Error::Lost(_) => retry(Wire::new(503, "PGRST001", "Database client error. Retrying the connection.")),
+        database::Error::Lost(_) => {
+            retry(Wire::new(503, "PGRST001", "Database client error. Retrying the connection."))
+        }
         database::Error::Unavailable(_) => retry(Wire::new(503, "PGRST000", "Database connection error.")),
         database::Error::Overloaded => {
             retry(Wire::new(503, "PGRST003", "Timed out acquiring connection from connection pool."))
@@ -315,7 +302,9 @@ fn status(refusal: &Refusal, is_anonymous: bool) -> u16 {
         _ => match code.get(..2).unwrap_or_default() {
             "08" | "53" => 503,
             "0L" | "0P" | "28" => 403,
-            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV" | "P0" | "XX" => 500,
+            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV" | "P0" | "XX" => {
+                500
+            }
             // `RAISE … USING ERRCODE = 'PT402'` chooses the status.
             "PT" => code.get(2..).and_then(|number| number.parse().ok()).unwrap_or(500),
             _ => 400,
@@ -325,12 +314,12 @@ fn status(refusal: &Refusal, is_anonymous: bool) -> u16 {
 
 /// `RAISE … USING ERRCODE = 'PGRST'`: message and detail are JSON and say everything.
 fn raised(refusal: &Refusal) -> Wire {
+    const DETAIL_HINT: &str =
+        "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'.";
     let unreadable = |details: String, hint: &str| {
         let message = "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error";
         Wire::new(500, "PGRST121", message).details(details).hint(hint)
     };
-    const DETAIL_HINT: &str =
-        "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'.";
     let Some(wire) = raised_message(&refusal.message) else {
         return unreadable(
             format!("Invalid JSON value for MESSAGE: '{}'", refusal.message),
