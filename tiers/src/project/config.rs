@@ -137,6 +137,7 @@ impl Reader<'_> {
 type Set = fn(&mut Config, &Value) -> Result<(), String>;
 
 /// The keys that have an effect.
+#[expect(clippy::unit_arg, reason = "a row of the table reads best on one line")]
 const SUPPORTED: &[(&str, Set)] = &[
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
     ("api.port", |config, value| Ok(config.api.port = Some(number(value, 1, u16::MAX.into())?))),

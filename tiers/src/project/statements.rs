@@ -13,7 +13,7 @@ pub struct Statement<'a> {
     pub start: usize,
 }
 
-impl<'a> Statement<'a> {
+impl Statement<'_> {
     /// The first words in lower case, to see what kind of statement it is.
     pub fn words(&self, count: usize) -> Vec<String> {
         let mut scanner = Scanner { text: self.text, at: 0 };
@@ -65,7 +65,7 @@ fn statement(text: &str, begin: usize, end: usize, start: usize) -> Statement<'_
 
 /// The line of a place in a text, from 1.
 pub fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    1 + text.as_bytes()[..offset.min(text.len())].split(|byte| *byte == b'\n').count() - 1
 }
 
 fn is(word: &str, keyword: &str) -> bool {
