@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ntier_backing::database::Address;
+use ntier_node::Log;
 use ntier_security::Secret;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
@@ -47,7 +48,7 @@ pub struct Settings {
     pub public: Option<PathBuf>,
     pub jwt_secret: Option<Secret<String>>,
     pub api: Api,
-    pub log: LogLevel,
+    pub log: Log,
 }
 
 /// The data API.
@@ -62,15 +63,6 @@ pub struct Api {
     /// No statement of a request may run longer, whatever its role may.
     pub timeout: Duration,
     pub max_body: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    Off,
-    Error,
-    Info,
-    /// Each request.
-    Debug,
 }
 
 impl Settings {
@@ -95,10 +87,10 @@ impl Settings {
                 max_rows: Some(1000),
                 aggregates: false,
                 auto_expose_new_tables: false,
-                timeout: Duration::from_secs(60),
+                timeout: Duration::from_mins(1),
                 max_body: 10 << 20,
             },
-            log: LogLevel::Info,
+            log: Log::Faults,
         }
     }
 

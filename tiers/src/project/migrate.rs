@@ -86,7 +86,7 @@ pub async fn apply(database: &Database, project: &Project, observe: &dyn Fn(Outc
     let known: HashSet<&str> = state.versions.iter().map(String::as_str).collect();
     let pending: Vec<&File> = files.iter().filter(|file| !known.contains(file.version.as_str())).collect();
     let first_start = !state.bookkept && state.versions.is_empty();
-    if pending.is_empty() && !(first_start && !seeds.is_empty()) && !state.seed_pending {
+    if pending.is_empty() && (!first_start || seeds.is_empty()) && !state.seed_pending {
         return Ok(false);
     }
     prepare(database, first_start && !seeds.is_empty()).await?;
@@ -110,7 +110,7 @@ pub async fn apply(database: &Database, project: &Project, observe: &dyn Fn(Outc
             }
         }
         let text = "delete from ntier.settings where name = 'seed'";
-        database.simple(text).await.map_err(|cause| bookkeeping(cause))?;
+        database.simple(text).await.map_err(bookkeeping)?;
     }
     Ok(done)
 }

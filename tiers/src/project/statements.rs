@@ -65,7 +65,7 @@ fn statement(text: &str, begin: usize, end: usize, start: usize) -> Statement<'_
 
 /// The line of a place in a text, from 1.
 pub fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset.min(text.len())].split(|byte| *byte == b'\n').count() - 1
+    text.as_bytes()[..offset.min(text.len())].split(|byte| *byte == b'\n').count()
 }
 
 fn is(word: &str, keyword: &str) -> bool {
@@ -114,13 +114,14 @@ impl<'a> Scanner<'a> {
                 self.quoted(b'"', false);
                 return Some(Token::Quoted(&self.text[start..self.at]));
             }
-            b'$' => match self.dollar_tag() {
-                Some(tag) => self.dollar_quoted(tag),
-                None => {
+            b'$' => {
+                if let Some(tag) = self.dollar_tag() {
+                    self.dollar_quoted(tag);
+                } else {
                     self.at += 1;
                     return Some(Token::Symbol(byte));
                 }
-            },
+            }
             _ if is_word(byte) => {
                 while self.byte(0).is_some_and(|byte| is_word(byte) || byte == b'$') {
                     self.at += 1;

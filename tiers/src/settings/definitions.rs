@@ -54,14 +54,20 @@ pub const DEFINITIONS: &[Definition] = &[
         kind: Path("DIR"),
         default: "the current directory",
         doc: "The folder that holds supabase/ (config.toml, migrations, seed.sql)",
-        set: |settings, text| Ok(settings.project = Some(text.into())),
+        set: |settings, text| {
+            let _: () = settings.project = Some(text.into());
+            Ok(())
+        },
     },
     Definition {
         name: "data",
         kind: Path("DIR"),
         default: ".ntier in the project",
         doc: "Where the embedded database and the keys are kept; private to you",
-        set: |settings, text| Ok(settings.data = text.into()),
+        set: |settings, text| {
+            let _: () = settings.data = text.into();
+            Ok(())
+        },
     },
     Definition {
         name: "database_url",
@@ -70,7 +76,8 @@ pub const DEFINITIONS: &[Definition] = &[
         doc: "A PostgreSQL server to use instead, as postgres://user:password@host/database",
         set: |settings, text| {
             let address = database::parse_url(text).map_err(|fault| fault.to_string())?;
-            Ok(settings.database = Some(address))
+            let _: () = settings.database = Some(address);
+            Ok(())
         },
     },
     Definition {
@@ -81,7 +88,8 @@ pub const DEFINITIONS: &[Definition] = &[
         set: |settings, text| {
             let address: SocketAddr =
                 text.parse().map_err(|_| expected("an address and a port such as 127.0.0.1:54321", text))?;
-            Ok(settings.listen = address)
+            let _: () = settings.listen = address;
+            Ok(())
         },
     },
     Definition {
@@ -89,105 +97,150 @@ pub const DEFINITIONS: &[Definition] = &[
         kind: Path("DIR"),
         default: "public in the project",
         doc: "A folder of files to serve at /",
-        set: |settings, text| Ok(settings.public = Some(text.into())),
+        set: |settings, text| {
+            let _: () = settings.public = Some(text.into());
+            Ok(())
+        },
     },
     Definition {
         name: "trusted_proxy",
         kind: Value("ADDR,…"),
         default: "none",
         doc: "Addresses or ranges of proxies that end TLS in front; needed to listen on a public address",
-        set: |settings, text| Ok(settings.trusted_proxy = value::networks(text)?),
+        set: |settings, text| {
+            let _: () = settings.trusted_proxy = value::networks(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "insecure_dev",
         kind: Boolean,
         default: "false",
         doc: "Start with a JWT secret that is short or published; loopback only",
-        set: |settings, text| Ok(settings.insecure_dev = value::boolean(text)?),
+        set: |settings, text| {
+            let _: () = settings.insecure_dev = value::boolean(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "jwt_secret",
         kind: Value("SECRET"),
         default: "made at the first start",
         doc: "The HS256 secret of an existing project, so that its tokens stay valid (32 bytes or more)",
-        set: |settings, text| Ok(settings.jwt_secret = Some(Secret::new(text.to_owned()))),
+        set: |settings, text| {
+            let _: () = settings.jwt_secret = Some(Secret::new(text.to_owned()));
+            Ok(())
+        },
     },
     Definition {
         name: "api.require_key",
         kind: Boolean,
         default: "true; false in dev",
         doc: "Refuse requests without an API key; otherwise they act as anon",
-        set: |settings, text| Ok(settings.api.require_key = value::boolean(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.require_key = value::boolean(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.schemas",
         kind: Value("NAME,…"),
         default: "public",
         doc: "Schemas that the data API shows; the first is the default",
-        set: |settings, text| Ok(settings.api.schemas = value::names(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.schemas = value::names(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.extra_search_path",
         kind: Value("NAME,…"),
         default: "public,extensions",
         doc: "Further schemas in the search path of each request",
-        set: |settings, text| Ok(settings.api.extra_search_path = value::names(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.extra_search_path = value::names(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.max_rows",
         kind: Value("COUNT"),
         default: "1000",
         doc: "No answer has more rows; 0 for no limit",
-        set: |settings, text| Ok(settings.api.max_rows = Some(value::count(text, 0)?).filter(|rows| *rows > 0)),
+        set: |settings, text| {
+            let _: () = settings.api.max_rows = Some(value::count(text, 0)?).filter(|rows| *rows > 0);
+            Ok(())
+        },
     },
     Definition {
         name: "api.aggregates",
         kind: Boolean,
         default: "false",
         doc: "Allow count(), sum() and their like in select lists",
-        set: |settings, text| Ok(settings.api.aggregates = value::boolean(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.aggregates = value::boolean(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.auto_expose_new_tables",
         kind: Boolean,
         default: "false",
         doc: "Grant new tables, sequences and functions of public to the API roles at once",
-        set: |settings, text| Ok(settings.api.auto_expose_new_tables = value::boolean(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.auto_expose_new_tables = value::boolean(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.timeout",
         kind: Value("TIME"),
         default: "60s",
         doc: "No statement of a request runs longer; anon (3s) and authenticated (8s) have less by ALTER ROLE",
-        set: |settings, text| Ok(settings.api.timeout = value::duration(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.timeout = value::duration(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "api.max_body",
         kind: Value("SIZE"),
         default: "10MB",
         doc: "The largest request body",
-        set: |settings, text| Ok(settings.api.max_body = value::bytes(text)?),
+        set: |settings, text| {
+            let _: () = settings.api.max_body = value::bytes(text)?;
+            Ok(())
+        },
     },
     Definition {
         name: "database.connections",
         kind: Value("COUNT"),
         default: "8",
         doc: "Connections to a PostgreSQL server; requests share them",
-        set: |settings, text| Ok(settings.connections = value::count(text, 1)?),
+        set: |settings, text| {
+            let _: () = settings.connections = value::count(text, 1)?;
+            Ok(())
+        },
     },
     Definition {
         name: "database.max_waiting",
         kind: Value("COUNT"),
         default: "1000",
         doc: "Requests that may wait for the database; one more is answered with 503",
-        set: |settings, text| Ok(settings.max_waiting = value::count(text, 1)?),
+        set: |settings, text| {
+            let _: () = settings.max_waiting = value::count(text, 1)?;
+            Ok(())
+        },
     },
     Definition {
         name: "log",
-        kind: Value("LEVEL"),
-        default: "info",
-        doc: "off, error, info or debug (each request)",
-        set: |settings, text| Ok(settings.log = value::log_level(text)?),
+        kind: Value("WHAT"),
+        default: "faults",
+        doc: "What is told on standard error: faults, or requests (each of them too)",
+        set: |settings, text| {
+            let _: () = settings.log = value::log(text)?;
+            Ok(())
+        },
     },
 ];
 

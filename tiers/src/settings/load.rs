@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_later_source_wins() {
         let folder = project();
-        let environment = [("NTIER_API_MAX_ROWS", "33"), ("NTIER_LOG", "debug"), ("HOME", "/")];
+        let environment = [("NTIER_API_MAX_ROWS", "33"), ("NTIER_LOG", "requests"), ("HOME", "/")];
         let loaded = load(&sources(folder.path(), &environment, &[("api.max_rows", "44")])).unwrap();
         let settings = loaded.settings;
         assert_eq!(settings.api.max_rows, Some(44));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::LogLevel;
+use ntier_node::Log;
 
 pub type Read<T> = Result<T, String>;
 
@@ -22,6 +22,7 @@ pub fn count<T: TryFrom<u64>>(text: &str, least: u64) -> Read<T> {
 }
 
 /// Names between commas.
+#[expect(clippy::unnecessary_wraps, reason = "one signature for all readers of values")]
 pub fn names(text: &str) -> Read<Vec<String>> {
     Ok(text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
 }
@@ -57,14 +58,12 @@ pub fn bytes(text: &str) -> Read<u64> {
     number.checked_mul(unit).ok_or_else(wrong)
 }
 
-pub fn log_level(text: &str) -> Read<LogLevel> {
-    Ok(match text {
-        "off" => LogLevel::Off,
-        "error" => LogLevel::Error,
-        "info" => LogLevel::Info,
-        "debug" => LogLevel::Debug,
-        _ => return Err(expected("off, error, info or debug", text)),
-    })
+pub fn log(text: &str) -> Read<Log> {
+    match text {
+        "faults" => Ok(Log::Faults),
+        "requests" => Ok(Log::Requests),
+        _ => Err(expected("faults or requests", text)),
+    }
 }
 
 /// An address, or a range of them in CIDR notation.
