@@ -1,7 +1,11 @@
 //! How many of the rooms run, and where: settings, the project folder, and the server that they make.
 
+pub mod database;
+mod directories;
 mod fault;
+pub mod keys;
 pub mod project;
+pub mod server;
 pub mod settings;
 
 pub use fault::{Fault, Place, Severity};

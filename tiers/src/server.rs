@@ -1,0 +1,227 @@
+//! One node with its database: started in order, stopped in order.
+//!
+//! At start: the address is bound, the keys are read or made, the database is opened, our migrations and the project's are
+//! applied, the catalog is read, and requests are answered. While it runs, a notification on `pgrst` reads the catalog again.
+//! At the end the requests under way are answered, then the database is let go.
+
+mod pages;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ntier_backing::database::migrations::Exposure;
+use ntier_backing::database::{self, Database, catalog, migrations};
+use ntier_node::{Limits, Node, Observation};
+use ntier_rest::Rest;
+use ntier_security::caller::Doorkeeper;
+use ntier_security::keys::Keys;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::database::{CHANNEL, options, target};
+use crate::project::{Outcome, Project, migrate};
+use crate::settings::{Mode, Settings};
+use crate::{directories, keys};
+
+/// What is being done, for whoever waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Opening,
+    Migrating,
+    Project,
+    Cataloguing,
+    /// Something was done, or is worth knowing.
+    Done(Outcome),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}: {cause}")]
+    Listen { address: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Directory(#[from] directories::Error),
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    #[error("{0}")]
+    Database(#[from] database::Error),
+    #[error(transparent)]
+    Migrations(#[from] migrations::Error),
+    #[error(transparent)]
+    Project(#[from] migrate::Error),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+}
+
+/// A node that answers.
+#[derive(Debug)]
+pub struct Running {
+    pub address: SocketAddr,
+    pub keys: Keys,
+    pub database: Database,
+    rest: Arc<Rest>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<io::Result<()>>,
+    listening: JoinHandle<()>,
+}
+
+/// Starts the node. `program` is this executable, which is started again as the database engine.
+pub async fn start(
+    settings: &Settings,
+    project: &Project,
+    program: PathBuf,
+    observe: &dyn Fn(Step),
+) -> Result<Running, Error> {
+    let listeners = listen(settings.listen)?;
+    directories::create_private(&settings.data)?;
+    let keys = keys::obtain(settings)?;
+    let database = open(settings, program, observe).await?;
+    let started = serve(settings, project, keys, database.clone(), listeners, observe).await;
+    if started.is_err() {
+        database.close().await;
+    }
+    started
+}
+
+/// Opens the database and applies our own migrations: what every command needs.
+pub async fn open(settings: &Settings, program: PathBuf, observe: &dyn Fn(Step)) -> Result<Database, Error> {
+    directories::create_private(&settings.data)?;
+    observe(Step::Opening);
+    let database = Database::open(target(settings, program), options(settings)).await?;
+    observe(Step::Migrating);
+    let exposure = if settings.api.auto_expose_new_tables { Exposure::Automatic } else { Exposure::Granted };
+    match migrations::apply(&database, exposure).await {
+        Ok(report) => {
+            for name in report.differing {
+                let remark = format!("the migration {name} was applied by another version of ntier");
+                observe(Step::Done(Outcome::Remark(remark)));
+            }
+            Ok(database)
+        }
+        Err(cause) => {
+            database.close().await;
+            Err(cause.into())
+        }
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    project: &Project,
+    keys: Keys,
+    database: Database,
+    listeners: ntier_node::Listeners,
+    observe: &dyn Fn(Step),
+) -> Result<Running, Error> {
+    observe(Step::Project);
+    // Whoever comes first must not miss what is said while the catalog is read.
+    let notifications = database.notifications();
+    migrate::apply(&database, project, &|outcome| observe(Step::Done(outcome))).await?;
+    observe(Step::Cataloguing);
+    let rest = Arc::new(Rest::new(database.clone(), rest_settings(settings)));
+    ntier_rest::reload(&rest).await?;
+    let address = listeners.address;
+    let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
+    let (stop, stopped) = watch::channel(false);
+    let listening = tokio::spawn(follow(node.clone(), notifications));
+    let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
+    Ok(Running { address, keys, database, rest, stop, serving, listening })
+}
+
+fn node(
+    settings: &Settings,
+    project: &Project,
+    keys: &Keys,
+    rest: Arc<Rest>,
+    address: SocketAddr,
+) -> Result<Node, keys::Error> {
+    let limits =
+        Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
+    Ok(Node {
+        rest,
+        doorkeeper: Doorkeeper::new(keys, settings.api.require_key)?,
+        jwks: keys.jwks()?.to_string(),
+        limits,
+        files: settings.public.clone(),
+        pages: match settings.mode {
+            Mode::Dev => pages::dev(settings, project, keys, address),
+            Mode::Serve => Vec::new(),
+        },
+        log: settings.log,
+    })
+}
+
+fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
+    let api = &settings.api;
+    ntier_rest::Settings {
+        schemas: api.schemas.clone(),
+        extra_search_path: api.extra_search_path.clone(),
+        max_rows: api.max_rows,
+        aggregates: api.aggregates,
+        deadline: api.timeout,
+        ..ntier_rest::Settings::default()
+    }
+}
+
+impl Running {
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Applies what the project has now; the catalog follows by itself.
+    pub async fn apply(&self, project: &Project, observe: &dyn Fn(Outcome)) -> Result<bool, migrate::Error> {
+        migrate::apply(&self.database, project, observe).await
+    }
+
+    /// Reads the catalog again.
+    pub async fn reload(&self) -> Result<(), catalog::Error> {
+        ntier_rest::reload(&self.rest).await
+    }
+
+    /// Returns when it no longer serves, which nobody asked for.
+    pub async fn failed(&mut self) -> io::Result<()> {
+        (&mut self.serving).await.map_err(io::Error::other)?
+    }
+
+    /// Answers what is under way, then ends.
+    pub async fn stop(self) -> io::Result<()> {
+        self.stop.send_replace(true);
+        let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
+        self.listening.abort();
+        self.database.close().await;
+        served
+    }
+}
+
+/// Binds the address for every worker. The kernel would let two nodes of one user share a port, so it is first asked
+/// whether somebody answers there.
+fn listen(address: SocketAddr) -> Result<ntier_node::Listeners, Error> {
+    let failed = |cause| Error::Listen { address, cause };
+    if address.port() != 0 {
+        drop(TcpListener::bind(address).map_err(failed)?);
+    }
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ntier_node::bind(address, workers).map_err(failed)
+}
+
+/// Reads the catalog again whenever somebody says so, until the database is closed. What is said while it reads is answered by
+/// one more reading.
+async fn follow(node: Arc<Node>, mut notifications: tokio::sync::broadcast::Receiver<database::Notification>) {
+    loop {
+        match notifications.recv().await {
+            Ok(notification) if notification.channel != CHANNEL => continue,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+        while notifications.try_recv().is_ok() {}
+        let begun = Instant::now();
+        match ntier_rest::reload(&node.rest).await {
+            Ok(()) => node.log.observe(&Observation::SchemaReloaded { took: begun.elapsed() }),
+            Err(cause) => node.log.observe(&Observation::SchemaNotReloaded { cause: &cause.to_string() }),
+        }
+    }
+}
