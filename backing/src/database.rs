@@ -80,6 +80,8 @@ pub struct Answer {
 pub struct Rows {
     /// Column names; only [`Database::simple`] has them.
     pub columns: Vec<String>,
+    /// The OIDs of the columns' types, likewise.
+    pub types: Vec<u32>,
     pub rows: Vec<Row>,
     /// The command tag, such as `SELECT 1` or `INSERT 0 3`.
     pub tag: String,

@@ -291,7 +291,7 @@ impl Begun {
     fn take(&mut self, message: wire::Message) -> Result<(), wire::Broken> {
         match message.kind {
             b'1' => self.confirmed += 1,
-            b'T' => self.rows.columns = wire::columns(&message.body).ok_or(wire::Broken)?,
+            b'T' => (self.rows.columns, self.rows.types) = wire::columns(&message.body).ok_or(wire::Broken)?,
             b'D' => self.rows.rows.push(wire::row(message.body).ok_or(wire::Broken)?),
             b'C' => {
                 self.rows.tag = wire::text(&message.body);

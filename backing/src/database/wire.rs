@@ -129,16 +129,18 @@ pub fn row(mut body: Bytes) -> Option<Row> {
     Some(Row { values })
 }
 
-/// The column names of a RowDescription.
-pub fn columns(mut body: &[u8]) -> Option<Vec<String>> {
+/// The column names of a RowDescription, and the OIDs of their types.
+pub fn columns(mut body: &[u8]) -> Option<(Vec<String>, Vec<u32>)> {
     let count = body.try_get_u16().ok()?;
-    let mut names = Vec::with_capacity(count.into());
+    let (mut names, mut types) = (Vec::with_capacity(count.into()), Vec::with_capacity(count.into()));
     for _ in 0..count {
         let end = body.iter().position(|&byte| byte == 0)?;
         names.push(String::from_utf8_lossy(&body[..end]).into_owned());
+        // After the name: table (4), column (2), type (4), its size (2), modifier (4), format (2).
+        types.push(body.get(end + 7..)?.try_get_u32().ok()?);
         body = body.get(end + 1 + 18..)?;
     }
-    Some(names)
+    Some((names, types))
 }
 
 /// The text up to the NUL, as in CommandComplete.
@@ -207,6 +209,13 @@ mod tests {
         let row = row(body).unwrap();
         assert_eq!((row.text(0), row.text(1), row.text(2)), (Some("a"), None, Some("")));
         assert!(super::row(Bytes::from_static(b"\0\x01\0\0\0\x09a")).is_none());
+    }
+
+    #[test]
+    fn a_column_has_a_name_and_a_type() {
+        let body = b"\0\x01id\0\0\0\0\0\0\0\0\0\0\x14\0\x08\xff\xff\xff\xff\0\0";
+        assert_eq!(columns(body), Some((vec!["id".to_owned()], vec![20])));
+        assert_eq!(columns(&body[..body.len() - 1]), None);
     }
 
     #[test]

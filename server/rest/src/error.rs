@@ -21,8 +21,12 @@ pub enum Error {
     FunctionNotFound { wanted: Box<WantedFunction>, near: Option<String> },
     #[error("more than one function fits")]
     AmbiguousFunction(Vec<Function>),
-    #[error("{0} is not embedded")]
-    NotEmbedded(String),
+    #[error("{name} is not embedded")]
+    NotEmbedded {
+        name: String,
+        /// It is, but goes by this alias.
+        alias: Option<String>,
+    },
     #[error("{origin} has not one {target}")]
     RelatedOrderNotToOne { origin: String, target: String },
     #[error("aggregates are not allowed")]

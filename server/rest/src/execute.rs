@@ -52,11 +52,13 @@ pub struct Task {
     pub planned: Option<Statement>,
     /// Settings of the function that is called.
     pub function_settings: Vec<(String, String)>,
+    /// The body is a `bytea`.
+    pub is_binary: bool,
 }
 
 impl Task {
     pub fn new(access: Access, statement: Statement) -> Self {
-        Self { access, statement, planned: None, function_settings: Vec::new() }
+        Self { access, statement, planned: None, function_settings: Vec::new(), is_binary: false }
     }
 }
 
@@ -66,6 +68,9 @@ impl Transaction<'_> {
         let statements = std::iter::once(task.statement).chain(task.planned).collect();
         let answer = self.batch(task.access, statements, &task.function_settings).await?;
         let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?)?;
+        if task.is_binary {
+            outcome.body = binary(&outcome.body);
+        }
         outcome.planned = answer.get(1).filter(|_| planned).and_then(planned_rows);
         Ok(outcome)
     }
@@ -193,6 +198,14 @@ fn outcome(result: &Rows) -> Result<Outcome, Error> {
     })
 }
 
+/// PostgreSQL writes bytes as `\x` and two digits for each.
+fn binary(text: &[u8]) -> Bytes {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let Some(digits) = text.strip_prefix(b"\\x") else { return Bytes::copy_from_slice(text) };
+    let bytes = digits.chunks_exact(2).filter_map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
+    bytes.collect()
+}
+
 fn planned_rows(result: &Rows) -> Option<u64> {
     let text = result.rows.first()?.text(0)?;
     let plan: serde_json::Value = serde_json::from_str(text).ok()?;
@@ -209,6 +222,13 @@ mod tests {
             [("3s", Some(3000)), ("250", Some(250)), (" 2 min", Some(120_000)), ("0", None), ("soon", None), ("", None)]
         {
             assert_eq!(parse_timeout(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_as_postgresql_writes_them() {
+        for (text, expected) in [(&b"\\x00ff41"[..], &b"\x00\xffA"[..]), (b"\\x", b""), (b"plain", b"plain")] {
+            assert_eq!(binary(text), expected);
         }
     }
 

@@ -49,8 +49,10 @@ impl Rest {
 /// Answers a request whose path begins behind the API's prefix. It never fails: errors are answers too.
 pub async fn answer(rest: &Rest, caller: &Caller, http: http::Request<Bytes>) -> Response<Bytes> {
     let (head, body) = http.into_parts();
-    let answer = pipeline(rest, caller, &head, body).await;
-    answer.unwrap_or_else(|error| respond::error(&error, caller.is_anonymous))
+    match pipeline(rest, caller, &head, body).await {
+        Ok(response) => respond::varied(response),
+        Err(error) => respond::error(&error, caller.is_anonymous),
+    }
 }
 
 async fn pipeline(rest: &Rest, caller: &Caller, head: &Parts, body: Bytes) -> Result<Response<Bytes>, Error> {
@@ -105,7 +107,11 @@ async fn read(
         let body = transaction.explain(Access::ReadOnly, query::read(plan)).await?;
         return Ok(respond::explain(context, &plan.media, body));
     }
-    let task = Task { planned: query::planned_count(plan), ..Task::new(Access::ReadOnly, query::read(plan)) };
+    let task = Task {
+        planned: query::planned_count(plan),
+        is_binary: plan.media.is_binary(),
+        ..Task::new(Access::ReadOnly, query::read(plan))
+    };
     let outcome = transaction.run(task).await?;
     // Nothing was written, so there is nothing to undo: looking at the number afterwards is enough.
     if matches!(plan.media.media_type, MediaType::Object { .. }) && outcome.rows != 1 {
@@ -123,7 +129,8 @@ async fn mutate(
         let body = transaction.explain(Access::ReadWrite, query::mutate(plan)).await?;
         return Ok(respond::explain(context, &plan.media, body));
     }
-    let task = Task::new(Access::ReadWrite, query::mutate(plan));
+    let is_binary = plan.media.is_binary();
+    let task = Task { is_binary, ..Task::new(Access::ReadWrite, query::mutate(plan)) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
     let context = respond::Context { has_key: plan.has_key, ..context };
     respond::mutate(context, plan, &outcome)
@@ -140,7 +147,8 @@ async fn call(
         return Ok(respond::explain(context, &plan.media, body));
     }
     let settings = plan.function.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let task = Task { function_settings: settings, ..Task::new(access, query::call(plan)) };
+    let task =
+        Task { function_settings: settings, is_binary: plan.media.is_binary(), ..Task::new(access, query::call(plan)) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
     respond::call(context, plan, &outcome)
 }

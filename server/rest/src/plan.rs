@@ -173,6 +173,13 @@ pub enum Value {
     Many(Vec<String>),
 }
 
+impl Media {
+    /// The body comes as bytes, not as text.
+    pub fn is_binary(&self) -> bool {
+        matches!(self.render, Render::Custom { is_binary: true, .. })
+    }
+}
+
 /// How the rows become a body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Media {
@@ -196,6 +203,7 @@ pub enum Render {
     Custom {
         function: Name,
         row_type: Option<Name>,
+        is_binary: bool,
     },
 }
 

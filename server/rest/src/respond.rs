@@ -116,6 +116,13 @@ pub fn call(context: Context<'_>, plan: &Call, outcome: &Outcome) -> Result<Resp
     headers::finish(status, headers, body, outcome)
 }
 
+/// What the answer depends on, for caches on the way.
+pub fn varied(mut response: Response<Bytes>) -> Response<Bytes> {
+    let vary = HeaderValue::from_static("Accept, Prefer, Range");
+    response.headers_mut().entry(http::header::VARY).or_insert(vary);
+    response
+}
+
 /// An execution plan.
 pub fn explain(context: Context<'_>, media: &Media, body: Bytes) -> Response<Bytes> {
     let mut headers = HeaderMap::new();

@@ -19,6 +19,8 @@ pub struct Settings {
     pub aggregates: bool,
     /// Whether execution plans may be asked for.
     pub plan: bool,
+    /// Filters may call an embedded relation by its name although it has an alias.
+    pub legacy_target_names: bool,
     pub description: Description,
     pub transaction_end: TransactionPolicy,
     /// A function to call before each request, perhaps with its schema.
@@ -53,6 +55,7 @@ impl Default for Settings {
             anon_role: "anon".into(),
             aggregates: false,
             plan: false,
+            legacy_target_names: true,
             description: Description::FollowPrivileges,
             transaction_end: TransactionPolicy { default: TransactionEnd::Commit, overridable: false },
             pre_request: None,

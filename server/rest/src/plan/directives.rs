@@ -54,11 +54,18 @@ impl Directives {
         self.children[index].1.at(rest)
     }
 
-    /// Every name has to be that of an embedded relation.
-    pub fn check(&self, items: &[SelectItem]) -> Result<(), Error> {
+    /// Every name has to be that of an embedded relation: its alias, or where there is none or `legacy` says
+    /// so, its own.
+    pub fn check(&self, items: &[SelectItem], legacy: bool) -> Result<(), Error> {
         for (name, child) in &self.children {
-            let embedded = items.iter().find_map(|item| embedded_as(item, name));
-            child.check(embedded.ok_or_else(|| Error::NotEmbedded(name.clone()))?)?;
+            let embedded = items.iter().find_map(|item| Some((embedded_as(item, name)?, alias(item))));
+            match embedded {
+                None => return Err(Error::NotEmbedded { name: name.clone(), alias: None }),
+                Some((_, Some(alias))) if alias != name && !legacy => {
+                    return Err(Error::NotEmbedded { name: name.clone(), alias: Some(alias.clone()) });
+                }
+                Some((select, _)) => child.check(select, legacy)?,
+            }
         }
         Ok(())
     }
@@ -83,6 +90,13 @@ impl Directives {
         self.order = self.order.take().or(other.order);
         self.range = self.range.or(other.range);
         self.children.extend(other.children);
+    }
+}
+
+fn alias(item: &SelectItem) -> Option<&String> {
+    match item {
+        SelectItem::Embed { alias, .. } => alias.as_ref(),
+        _ => None,
     }
 }
 

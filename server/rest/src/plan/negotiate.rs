@@ -52,7 +52,8 @@ fn custom(context: &Context<'_>, target: &Name, plain: bool, wanted: &MediaType)
     };
     let find = |row_type: Option<&Name>, label: &str| {
         let handler = handlers.get(&(row_type.cloned(), label.to_owned()))?;
-        let render = Render::Custom { function: handler.function.clone(), row_type: row_type.cloned() };
+        let function = handler.function.clone();
+        let render = Render::Custom { function, row_type: row_type.cloned(), is_binary: handler.is_binary };
         Some(Media { render, media_type: crate::media::parse(&handler.media_type) })
     };
     let own = || find(Some(target), "*/*").or_else(|| find(Some(target), &label));

@@ -79,7 +79,7 @@ impl Context<'_> {
         if scope == Scope::Read {
             directives.range = Some(self.window()?);
         }
-        directives.check(items)?;
+        directives.check(items, self.settings.legacy_target_names)?;
         let place = Place {
             source,
             table: target.clone(),
@@ -243,7 +243,7 @@ fn resolve_related_order(node: &mut Node, origin: &str) -> Result<(), Error> {
     for order in &mut node.order {
         let Some(wanted) = &order.relation else { continue };
         let embed = node.embeds.iter().find(|embed| embed.label() == wanted);
-        let embed = embed.ok_or_else(|| Error::NotEmbedded(wanted.clone()))?;
+        let embed = embed.ok_or_else(|| Error::NotEmbedded { name: wanted.clone(), alias: None })?;
         if !embed.relationship.is_to_one() {
             return Err(Error::RelatedOrderNotToOne { origin: origin.to_owned(), target: wanted.clone() });
         }

@@ -31,7 +31,7 @@ pub(super) fn render(sql: &mut Sql, media: &Media, returns: Option<&Returns>) {
             sql.push("json_build_object('type', 'FeatureCollection', 'features', coalesce(json_agg(ST_AsGeoJSON(");
             sql.push(ROW).push(")::json), '[]'))");
         }
-        Render::Custom { function, row_type } => {
+        Render::Custom { function, row_type, .. } => {
             sql.name(function).push("(").push(if scalar { value } else { ROW });
             if let (false, Some(row_type)) = (scalar, row_type) {
                 sql.push("::").name(row_type);

@@ -8,11 +8,12 @@ use super::sql::Sql;
 use crate::plan::{Embed, Node, SOURCE, Select, Shape, Source, SpreadSelect};
 
 pub(super) fn node(sql: &mut Sql, of: &Node) {
-    embedded_node(sql, of, None);
+    embedded_node(sql, of, None, false);
 }
 
-/// The query of a node; `embed` is its place in its parent.
-fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>) {
+/// The query of a node; `embed` is its place in its parent. Where a relation above is `grouped`, by columns
+/// that may come from here, JSON has to be of the kind that can be compared.
+fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>, grouped: bool) {
     let qualifier = of.source.qualifier();
     sql.push("SELECT ");
     let mut first = true;
@@ -31,7 +32,7 @@ fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>) {
             select(sql, of_relation.as_ref().unwrap_or(&qualifier), item);
         }
     }
-    let grouped = is_grouped(of);
+    let grouped = grouped || is_grouped(of);
     for inner in of.embeds.iter().filter(|inner| !inner.hidden) {
         match &inner.shape {
             Shape::Object | Shape::Array => {
@@ -188,7 +189,7 @@ fn join(sql: &mut Sql, embed: &Embed, grouped: bool) {
     sql.push(if embed.is_inner() { " INNER" } else { " LEFT" }).push(" JOIN LATERAL (");
     let many = match &embed.shape {
         Shape::Object | Shape::SpreadOne { .. } => {
-            embedded_node(sql, &embed.node, Some(embed));
+            embedded_node(sql, &embed.node, Some(embed), grouped);
             false
         }
         Shape::Array | Shape::SpreadMany { .. } => {
@@ -203,7 +204,7 @@ fn join(sql: &mut Sql, embed: &Embed, grouped: bool) {
                 }
             }
             sql.push(" FROM (");
-            embedded_node(sql, &embed.node, Some(embed));
+            embedded_node(sql, &embed.node, Some(embed), grouped);
             sql.push(") AS ").ident(handle);
             true
         }

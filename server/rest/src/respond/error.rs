@@ -94,9 +94,14 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
             let message = format!("None of these media types are available: {}", types.join(", "));
             Wire::new(406, "PGRST107", message)
         }
-        Error::NotEmbedded(name) => {
-            Wire::new(400, "PGRST108", format!("'{name}' is not an embedded resource in this request"))
-                .hint(format!("Verify that '{name}' is included in the 'select' query parameter."))
+        Error::NotEmbedded { name, alias } => {
+            let wire = Wire::new(400, "PGRST108", format!("'{name}' is not an embedded resource in this request"));
+            match alias {
+                None => wire.hint(format!("Verify that '{name}' is included in the 'select' query parameter.")),
+                Some(alias) => wire
+                    .details("Target names are not allowed in filters if they have an alias")
+                    .hint(format!("Change '{name}' to '{alias}' in filters, orders or limits.")),
+            }
         }
         Error::ResponseHeaders => {
             let message =
