@@ -9,22 +9,29 @@ use crate::settings::Settings;
 /// The channel on which PostgREST's users say that the schema changed.
 pub const CHANNEL: &str = "pgrst";
 
-/// Where the cluster of a data directory is.
-pub fn cluster(settings: &Settings) -> PathBuf {
-    settings.data.join("postgres")
-}
-
 /// `program` is this executable: its hidden command `engine` is the child.
 pub fn target(settings: &Settings, program: PathBuf) -> Target {
-    if let Some(address) = &settings.database {
-        Target::External(address.clone())
-    } else {
-        let data = cluster(settings);
-        let arguments = vec!["engine".into(), "--data".into(), data.to_string_lossy().into_owned()];
-        Target::Embedded(Embedded { data, engine: EngineCommand { program, arguments } })
+    match &settings.database {
+        Some(address) => Target::External(address.clone()),
+        None => Target::Embedded(embedded(settings, program)),
     }
 }
 
+fn embedded(settings: &Settings, program: PathBuf) -> Embedded {
+    let data = settings.data.clone();
+    let arguments = vec!["engine".into(), "--data".into(), data.to_string_lossy().into_owned()];
+    Embedded { data, engine: EngineCommand { program, arguments } }
+}
+
+/// For a command that comes and goes: a database that a node serves now is shared with it, else it is started.
+pub async fn visit(settings: &Settings, program: PathBuf) -> Target {
+    match target(settings, program) {
+        Target::Embedded(embedded) if embedded.is_served().await => Target::External(embedded.address("ntier command")),
+        target => target,
+    }
+}
+
+/// For a node: it shares its connections among requests.
 pub fn options(settings: &Settings) -> Options {
     Options {
         connections: settings.connections,
@@ -32,4 +39,9 @@ pub fn options(settings: &Settings) -> Options {
         listen: vec![CHANNEL.into()],
         ..Options::default()
     }
+}
+
+/// For a command: one connection, nobody to listen.
+pub fn visitor() -> Options {
+    Options { connections: 1, ..Options::default() }
 }

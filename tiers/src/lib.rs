@@ -7,5 +7,6 @@ pub mod keys;
 pub mod project;
 pub mod server;
 pub mod settings;
+pub mod whereabouts;
 
 pub use fault::{Fault, Place, Severity};

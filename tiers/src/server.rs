@@ -22,9 +22,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::database::{CHANNEL, options, target};
+use crate::database::{CHANNEL, options, target, visitor};
 use crate::project::{Outcome, Project, migrate};
 use crate::settings::{Mode, Settings};
+use crate::whereabouts::{self, Whereabouts};
 use crate::{directories, keys};
 
 /// What is being done, for whoever waits.
@@ -59,6 +60,7 @@ pub enum Error {
 /// A node that answers.
 #[derive(Debug)]
 pub struct Running {
+    data: PathBuf,
     pub address: SocketAddr,
     pub keys: Keys,
     pub database: Database,
@@ -86,11 +88,22 @@ pub async fn start(
     started
 }
 
-/// Opens the database and applies our own migrations: what every command needs.
-pub async fn open(settings: &Settings, program: PathBuf, observe: &dyn Fn(Step)) -> Result<Database, Error> {
-    directories::create_private(&settings.data)?;
+/// Opens the node's database and applies our own migrations.
+async fn open(settings: &Settings, program: PathBuf, observe: &dyn Fn(Step)) -> Result<Database, Error> {
     observe(Step::Opening);
     let database = Database::open(target(settings, program), options(settings)).await?;
+    prepare(settings, database, observe).await
+}
+
+/// The database for a command that comes and goes, with or without a node beside it.
+pub async fn visit(settings: &Settings, program: PathBuf, observe: &dyn Fn(Step)) -> Result<Database, Error> {
+    directories::create_private(&settings.data)?;
+    observe(Step::Opening);
+    Ok(Database::open(crate::database::visit(settings, program).await, visitor()).await?)
+}
+
+/// Applies our own migrations.
+pub async fn prepare(settings: &Settings, database: Database, observe: &dyn Fn(Step)) -> Result<Database, Error> {
     observe(Step::Migrating);
     let exposure = if settings.api.auto_expose_new_tables { Exposure::Automatic } else { Exposure::Granted };
     match migrations::apply(&database, exposure).await {
@@ -128,7 +141,13 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(node.clone(), notifications));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
-    Ok(Running { address, keys, database, rest, stop, serving, listening })
+    let process = std::process::id();
+    let said = Whereabouts { process, url: format!("http://{address}") };
+    if let Err(cause) = whereabouts::tell(&settings.data, &said) {
+        let remark = format!("`ntier status` will not find this node: {cause}");
+        observe(Step::Done(Outcome::Remark(remark)));
+    }
+    Ok(Running { data: settings.data.clone(), address, keys, database, rest, stop, serving, listening })
 }
 
 fn node(
@@ -172,6 +191,15 @@ impl Running {
         format!("http://{}", self.address)
     }
 
+    /// A table that may be read without signing in, to show how; only names that need no encoding.
+    pub async fn example_table(&self) -> Option<String> {
+        let sql = "select relname from pg_class where relkind in ('r', 'p', 'v') and relname ~ '^[a-z_0-9]+$' \
+            and relnamespace = to_regnamespace('public') and has_table_privilege('anon', oid, 'select') \
+            order by relkind, oid limit 1";
+        let answer = self.database.simple(sql).await.ok()?;
+        Some(answer.first()?.rows.first()?.text(0)?.to_owned())
+    }
+
     /// Applies what the project has now; the catalog follows by itself.
     pub async fn apply(&self, project: &Project, observe: &dyn Fn(Outcome)) -> Result<bool, migrate::Error> {
         migrate::apply(&self.database, project, observe).await
@@ -193,6 +221,7 @@ impl Running {
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
         self.listening.abort();
         self.database.close().await;
+        whereabouts::forget(&self.data, std::process::id());
         served
     }
 }

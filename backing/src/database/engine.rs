@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::Error;
 use super::url::{Address, Host, SslMode};
+use super::{Error, handshake};
 
 /// How long opening may take: a first start or a long recovery on a slow disk.
 const OPENING: Duration = Duration::from_mins(2);
@@ -33,6 +33,32 @@ pub struct EngineCommand {
     pub program: PathBuf,
     pub arguments: Vec<String>,
 }
+
+impl Embedded {
+    /// Where the engine answers while it runs, for a client of this name; any PostgreSQL client may use it.
+    pub fn address(&self, application_name: &str) -> Address {
+        Address {
+            host: Host::Unix(self.data.join(".s.PGSQL.5432")),
+            user: "postgres".into(),
+            password: None,
+            database: "postgres".into(),
+            tls: SslMode::Disable,
+            root_certificate: None,
+            application_name: application_name.into(),
+        }
+    }
+
+    /// Whether some process serves the directory now.
+    pub async fn is_served(&self) -> bool {
+        match self.address("").host {
+            Host::Unix(path) => handshake::unix(&path).await.is_ok(),
+            Host::Tcp { .. } => false,
+        }
+    }
+}
+
+/// The name by which the engine knows the node's own connection, whose turns are not held against it.
+pub const NODE: &str = "ntier node";
 
 /// A running child.
 #[derive(Debug)]
@@ -72,19 +98,6 @@ impl Engine {
         engine.kill().await;
         let reason = said.as_deref().and_then(|said| said.strip_prefix("failed "));
         Err(Error::Unavailable(reason.unwrap_or("the database engine did not start").to_owned()))
-    }
-
-    /// How the node reaches it.
-    pub fn address(embedded: &Embedded) -> Address {
-        Address {
-            host: Host::Unix(embedded.data.join(".s.PGSQL.5432")),
-            user: "postgres".into(),
-            password: None,
-            database: "postgres".into(),
-            tls: SslMode::Disable,
-            root_certificate: None,
-            application_name: "ntier node".into(),
-        }
     }
 
     /// Asks whose statement runs; `None` when the child does not say.

@@ -3,6 +3,9 @@
 //! Source: PostgreSQL documentation, "Message Flow: Start-up" and "SASL Authentication". SCRAM and MD5 are
 //! the crate `postgres-protocol`'s; a password in clear is only ever sent through TLS or a unix socket.
 
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::frontend;
@@ -63,8 +66,21 @@ async fn socket(address: &Address) -> Result<Stream, Error> {
             tcp.set_nodelay(true).map_err(|cause| unavailable(&cause))?;
             Ok(Stream::Tcp(tcp))
         }
-        Host::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix).map_err(|cause| unavailable(&cause)),
+        Host::Unix(path) => unix(path).await.map(Stream::Unix).map_err(|cause| unavailable(&cause)),
     }
+}
+
+/// A path too long for a socket address (108 bytes) is reached through an open directory.
+pub async fn unix(path: &Path) -> std::io::Result<UnixStream> {
+    if path.as_os_str().len() < 100 {
+        return UnixStream::connect(path).await;
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return UnixStream::connect(path).await;
+    };
+    let folder = std::fs::File::open(folder)?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    UnixStream::connect(short).await
 }
 
 async fn open(address: &Address) -> Result<Stream, Error> {

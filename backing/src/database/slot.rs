@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::connection::{Connection, Ended, Reason, Work};
-use super::engine::Engine;
+use super::engine::{self, Engine};
 use super::handshake;
 use super::referee::Referee;
 use super::{Error, Notification, Options, Target};
@@ -118,7 +118,7 @@ impl Driver {
                     }
                     *engine = Some(Engine::start(embedded).await?);
                 }
-                Engine::address(embedded)
+                embedded.address(engine::NODE)
             }
         };
         let mut connection = Connection::new(handshake::connect(&address).await?, self.notifications.clone());

@@ -1,0 +1,166 @@
+//! The command line: commands with help that teaches, and flags made from the table of settings.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+use ntier::settings::{DEFINITIONS, Definition, Kind, Loaded, Mode, Sources, load};
+
+use crate::failure::Failure;
+
+const ABOUT: &str = "A Supabase-compatible backend in one binary, with PostgreSQL inside";
+
+const START: &str = "\
+Start here:
+  ntier dev                         in any folder: a database, an API and a page that uses it
+  ntier sql 'select version()'      SQL as the owner, also while the node runs
+  ntier keys                        what clients need to connect
+
+An existing Supabase project (supabase/config.toml, migrations/, seed.sql) runs as it is.
+Clients: any of Supabase's libraries, curl, and psql (psql -h \"$PWD/.ntier\" -U postgres).";
+
+const SETTINGS: &str = "\
+Each flag is also a line in ntier.toml beside the folder supabase/, and a variable: --api-max-rows 100 is
+  [api]
+  max_rows = 100
+and NTIER_API_MAX_ROWS=100. A flag wins over the environment, the environment over the file.";
+
+const DEV: &str = "\
+Runs the project in the current folder, or a built-in sample where there is none, on an embedded PostgreSQL that \
+keeps its data in .ntier/. Applies supabase/migrations/*.sql now and whenever one is added, supabase/seed.sql at the \
+first start, and serves a folder public/ if there is one. Requests without an API key act as the role anon.";
+
+const SERVE: &str = "\
+Runs the project for others: like dev, but API keys are required and nothing is watched. With --database-url it uses a \
+PostgreSQL server (15 or newer) and keeps nothing of importance but the keys. Ends in order on SIGTERM: requests under \
+way are answered first.";
+
+const SQL: &str = "\
+Runs SQL as the owner of the database: from the argument, from a file, or from standard input. Several statements are \
+one transaction. Works while a node runs, and starts the embedded database for a moment where none does.
+
+  ntier sql 'select * from messages'
+  ntier sql --file report.sql --json
+  pg_dump … | ntier sql";
+
+pub fn command() -> Command {
+    let styles = Styles::styled()
+        .header(AnsiColor::Green.on_default().bold())
+        .literal(AnsiColor::Cyan.on_default())
+        .placeholder(AnsiColor::Cyan.on_default());
+    let few = |command: Command| with_settings(command, &["project", "data", "database_url"]);
+    Command::new("ntier")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(START)
+        .styles(styles)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_all(Command::new("dev").about("Run the project here, for you alone").long_about(DEV)))
+        .subcommand(with_all(Command::new("serve").about("Run the project for others").long_about(SERVE)))
+        .subcommand(
+            few(Command::new("migrate").about("Apply what is pending in supabase/migrations, then end"))
+                .arg(Arg::new("status").long("status").action(ArgAction::SetTrue).help("Only say what is pending")),
+        )
+        .subcommand(
+            with_settings(
+                Command::new("keys").about("Show the API keys and secrets"),
+                &["project", "data", "jwt_secret"],
+            )
+            .arg(json("As one JSON object")),
+        )
+        .subcommand(
+            few(Command::new("sql").about("Run SQL as the owner").long_about(SQL))
+                .arg(Arg::new("sql").value_name("SQL").help("What to run; - or nothing for standard input"))
+                .arg(
+                    Arg::new("file")
+                        .long("file")
+                        .short('f')
+                        .value_name("FILE")
+                        .value_parser(value_parser!(PathBuf))
+                        .conflicts_with("sql")
+                        .help("Run the SQL in this file"),
+                )
+                .arg(json("Rows as JSON, one array of objects for each statement")),
+        )
+        .subcommand(
+            few(Command::new("status").about("Say whether a node runs here, and what its database holds"))
+                .arg(json("As one JSON object")),
+        )
+        .subcommand(
+            Command::new("completions")
+                .about("Print completions for a shell")
+                .arg(Arg::new("shell").required(true).value_parser(value_parser!(Shell))),
+        )
+        .subcommand(
+            Command::new("engine")
+                .hide(true)
+                .arg(Arg::new("data").long("data").required(true).value_parser(value_parser!(PathBuf))),
+        )
+}
+
+fn json(help: &'static str) -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help(help)
+}
+
+fn with_all(command: Command) -> Command {
+    DEFINITIONS.iter().fold(command, |command, definition| command.arg(flag(definition))).after_help(SETTINGS)
+}
+
+fn with_settings(command: Command, names: &[&str]) -> Command {
+    let chosen = names.iter().filter_map(|name| Definition::find(name));
+    chosen.fold(command, |command, definition| command.arg(flag(definition)))
+}
+
+fn flag(definition: &'static Definition) -> Arg {
+    let help = format!("{} [default: {}]", definition.doc, definition.default);
+    let arg = Arg::new(definition.name).long(definition.flag()).help(help).action(ArgAction::Set);
+    match definition.kind {
+        Kind::Boolean => arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true"),
+        Kind::Path(name) => arg.value_name(name).value_hint(clap::ValueHint::AnyPath),
+        Kind::Value(name) => arg.value_name(name),
+    }
+}
+
+/// Assembles the settings of a command from its flags, the environment and the files; warnings go to standard error.
+pub fn settings(flags: &ArgMatches, mode: Mode) -> Result<Loaded, Failure> {
+    let given = |definition: &Definition| {
+        let text = flags.try_get_one::<String>(definition.name).ok().flatten()?;
+        Some((definition.name.to_owned(), text.clone()))
+    };
+    let sources = Sources {
+        mode,
+        directory: std::env::current_dir()?,
+        environment: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        flags: DEFINITIONS.iter().filter_map(given).collect(),
+    };
+    let loaded = load(&sources).map_err(|faults| Failure::faults(&faults))?;
+    for remark in &loaded.remarks {
+        eprintln!("{remark}");
+    }
+    Ok(loaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_boolean_flag_needs_no_value() {
+        let value = |line: &[&str]| {
+            let matches = command().try_get_matches_from(line).unwrap();
+            matches.subcommand().unwrap().1.get_one::<String>("api.require_key").cloned()
+        };
+        assert_eq!(value(&["ntier", "dev", "--api-require-key"]), Some("true".into()));
+        assert_eq!(value(&["ntier", "dev", "--api-require-key=false"]), Some("false".into()));
+        assert_eq!(value(&["ntier", "dev"]), None);
+    }
+}
