@@ -1,1 +1,29 @@
-//! See Cargo.toml.
+//! The harness: worlds to test in. A world is a node of its own on its own clone of a migrated template, on the embedded
+//! database or on a PostgreSQL server.
+//!
+//! The node is the real program, spoken to over HTTP only. Everything a world makes is in one temporary directory and ends
+//! with it; the PostgreSQL server is shared by all worlds of a test process and ends with that process.
+
+pub mod ask;
+pub mod directory;
+pub mod node;
+pub mod postgres;
+pub mod template;
+pub mod world;
+
+pub use ask::{Answer, Ask, Who};
+pub use node::Node;
+pub use world::{Backend, World};
+
+/// Makes a test for each backend out of each function that takes a [`World`].
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[test] fn $name() { super::$name(&mut $crate::World::start($crate::Backend::Embedded)); })*
+        }
+        mod server {
+            $(#[test] fn $name() { super::$name(&mut $crate::World::start($crate::Backend::Server)); })*
+        }
+    };
+}

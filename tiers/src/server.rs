@@ -181,6 +181,7 @@ fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
         max_rows: api.max_rows,
         aggregates: api.aggregates,
         deadline: api.timeout,
+        authenticator: Some("authenticator".into()),
         ..ntier_rest::Settings::default()
     }
 }

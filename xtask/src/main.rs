@@ -40,5 +40,7 @@ fn test() -> Result<(), String> {
     tidy::check()?;
     run::cargo(&["fmt", "--all", "--check"])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    // The suites run the program itself.
+    run::cargo(&["build", "--package", "ntier-cli"])?;
     run::cargo(&["test", "--workspace"])
 }

@@ -8,7 +8,7 @@ mod read;
 mod relationships;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -41,6 +41,8 @@ pub struct Catalog {
     pub media_handlers: HashMap<(Option<Name>, String), MediaHandler>,
     /// What `ALTER ROLE … SET` says of the roles that the connection may become.
     pub role_settings: HashMap<String, Vec<(String, String)>>,
+    /// The roles that a request may act as; `None` where PostgreSQL alone decides.
+    pub roles: Option<HashSet<String>>,
 }
 
 /// A table or a view (or a materialised view, a foreign or a partitioned table).

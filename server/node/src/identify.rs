@@ -51,3 +51,12 @@ pub fn refuse(refusal: &Refusal) -> Response<Bytes> {
     }
     response
 }
+
+/// The description names every table and column: it is for those who hold a secret key (checklist Z6).
+pub fn refuse_description() -> Response<Bytes> {
+    let body = json!({
+        "message": "Access to schema is forbidden",
+        "hint": "Accessing the schema via the Data API is only allowed using a secret API key.",
+    });
+    super::json(StatusCode::FORBIDDEN, body.to_string())
+}

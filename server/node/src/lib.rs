@@ -118,6 +118,9 @@ impl Node {
             Ok(caller) => caller,
             Err(refusal) => return identify::refuse(&refusal),
         };
+        if path == "/" && caller.role != "service_role" && request.method() != Method::OPTIONS {
+            return identify::refuse_description();
+        }
         let (mut parts, body) = request.into_parts();
         let uri = match parts.uri.query() {
             Some(query) => format!("{path}?{query}"),

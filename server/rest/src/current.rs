@@ -64,7 +64,13 @@ pub async fn reload(rest: &Rest) -> Result<(), catalog::Error> {
 async fn read(rest: &Rest) -> Result<(), catalog::Error> {
     let said = catalog::configuration(&rest.database).await?;
     let settings = rest.settings.clone().with_database(&said);
-    let catalog = catalog::load(&rest.database, &settings.schemas, &settings.extra_search_path).await?;
+    let catalog = catalog::load(
+        &rest.database,
+        &settings.schemas,
+        &settings.extra_search_path,
+        settings.authenticator.as_deref(),
+    )
+    .await?;
     rest.current.set(Current { catalog, settings });
     Ok(())
 }

@@ -64,6 +64,8 @@ pub enum Error {
     /// The catalog could not be read yet.
     #[error("the catalog is not known")]
     CatalogUnknown,
+    #[error("the role {0} is not for requests")]
+    ForbiddenRole(String),
     #[error("the database refused: {0}")]
     Database(#[from] database::Error),
     /// A row that our own statement always gives was not there.

@@ -103,6 +103,10 @@ impl Transaction<'_> {
     ) -> Result<Vec<Rows>, Error> {
         let plain = |text: String| Statement { text: text.into(), parameters: Vec::new() };
         let settings = &self.current.settings;
+        let role = &self.caller.role;
+        if self.current.catalog.roles.as_ref().is_some_and(|roles| !roles.contains(role)) {
+            return Err(Error::ForbiddenRole(role.clone()));
+        }
         let session = self.session(function_settings);
         let deadline = deadline(settings, &session);
         let before: Vec<Statement> = settings.pre_request.iter().map(|name| plain(pre_request(name))).collect();

@@ -28,6 +28,9 @@ pub struct Settings {
     /// Settings for every transaction, such as `app.settings.name`.
     pub session: Vec<(String, String)>,
     pub deadline: Duration,
+    /// The role whose memberships say which roles a token may name. `None` where the database's own connection is that role, and
+    /// PostgreSQL refuses by itself.
+    pub authenticator: Option<String>,
 }
 
 /// Whether and how the root describes the schema.
@@ -61,6 +64,7 @@ impl Default for Settings {
             pre_request: None,
             session: Vec::new(),
             deadline: Duration::from_mins(1),
+            authenticator: None,
         }
     }
 }

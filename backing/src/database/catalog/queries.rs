@@ -249,6 +249,14 @@ select coalesce(json_agg(h), '[]') from (
 ) handlers
 ";
 
+/// The roles that `$1` may become, without superusers; null where there is no such role.
+pub(super) const ROLES: &str = r"
+select case when exists (select from pg_roles where rolname = $1::text) then coalesce(json_agg(r.rolname), '[]') end
+from pg_roles a
+join pg_roles r on not r.rolsuper and r.rolname <> a.rolname and pg_has_role(a.oid, r.oid,
+    case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end)
+where a.rolname = $1::text";
+
 /// `ALTER ROLE … SET`, of the roles the connection may become and for settings it may set; what is said
 /// for this database wins over what is said for all.
 pub(super) const ROLE_SETTINGS: &str = r"

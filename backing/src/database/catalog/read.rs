@@ -23,8 +23,15 @@ pub enum Error {
     Answer(#[from] serde_json::Error),
 }
 
-/// Reads the catalog of the exposed schemas. Views in `extra_search_path` are looked through, not exposed.
-pub async fn load(database: &Database, schemas: &[String], extra_search_path: &[String]) -> Result<Catalog, Error> {
+/// Reads the catalog of the exposed schemas. Views in `extra_search_path` are looked through, not exposed. A request may
+/// become what the role `authenticator` may become.
+pub async fn load(
+    database: &Database,
+    schemas: &[String],
+    extra_search_path: &[String],
+    authenticator: Option<&str>,
+) -> Result<Catalog, Error> {
+    let authenticator = authenticator.map(|name| Bytes::copy_from_slice(name.as_bytes()));
     let exposed = Some(Bytes::from(array_literal(schemas)));
     let extra = Some(Bytes::from(array_literal(extra_search_path)));
     let ask = |text: &str, parameters: Vec<Option<Bytes>>| Statement { text: text.into(), parameters };
@@ -40,6 +47,7 @@ pub async fn load(database: &Database, schemas: &[String], extra_search_path: &[
             ask(queries::REPRESENTATIONS, vec![]),
             ask(queries::MEDIA_HANDLERS, vec![exposed]),
             ask(queries::ROLE_SETTINGS, vec![]),
+            ask(queries::ROLES, vec![authenticator]),
         ],
     )
     .await?;
@@ -56,6 +64,7 @@ pub async fn load(database: &Database, schemas: &[String], extra_search_path: &[
         representations: representations(value(&answer, 6)?),
         media_handlers: media_handlers(value(&answer, 7)?),
         role_settings: role_settings(value(&answer, 8)?),
+        roles: value(&answer, 9)?,
     })
 }
 

@@ -162,6 +162,12 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
             Wire::new(404, "PGRST205", format!("Could not find the table '{name}' in the schema cache"))
                 .hint(near.unwrap_or_default())
         }
+        // As PostgreSQL says it where it decides.
+        Error::ForbiddenRole(role) => Wire::new(
+            if is_anonymous { 401 } else { 403 },
+            "42501",
+            format!("permission denied to set role \"{role}\""),
+        ),
         Error::CatalogUnknown => {
             Wire::new(503, "PGRST002", "Could not query the database for the schema cache. Retrying.")
         }

@@ -1,0 +1,108 @@
+//! A PostgreSQL server from Debian's packages, started once for a test process.
+//!
+//! A shell holds it: when the test process ends, however it ends, the shell's standard input ends, and the shell stops the
+//! server and removes its files.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// A running server; its owner is the superuser `postgres`, who needs no password on the socket.
+#[derive(Debug)]
+pub struct Postgres {
+    /// The directory of its socket.
+    pub directory: PathBuf,
+    /// On 127.0.0.1, with TLS and passwords.
+    pub port: u16,
+    _shell: Child,
+}
+
+const SCRIPT: &str = r#"
+set -e
+directory=$(mktemp -d "${TMPDIR:-/tmp}/ntier-tests.XXXXXX")
+trap 'rm -rf "$directory"' EXIT
+cd "$directory"
+"$1/initdb" -D data -U postgres -A trust --no-sync -E UTF8 --locale C.UTF-8 >log 2>&1 || { cat log >&2; exit 1; }
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost -keyout data/server.key -out data/server.crt >>log 2>&1 || { cat log >&2; exit 1; }
+cp data/server.crt root.crt; chmod 600 data/server.key; chmod 755 "$directory"; chmod 644 root.crt
+printf 'local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >data/pg_hba.conf
+"$1/postgres" -D data -k "$directory" -c port="$2" -c listen_addresses=127.0.0.1 -c ssl=on -c max_connections=300 \
+  -c fsync=off -c full_page_writes=off -c shared_buffers=64MB >>log 2>&1 &
+server=$!
+until "$1/pg_isready" -q -h "$directory" -p "$2"; do kill -0 $server || { cat log >&2; exit 1; }; sleep 0.1; done
+echo "$directory"
+cat >/dev/null
+kill -INT $server
+wait $server || true
+"#;
+
+/// The server of this process.
+///
+/// # Panics
+/// When there is none to start; `cargo xtask test` installs it.
+pub fn server() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    SERVER.get_or_init(start)
+}
+
+fn start() -> Postgres {
+    let bin = newest().expect("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql");
+    let port = free_port();
+    // PostgreSQL refuses to run as root.
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--", "sh"]);
+        command
+    } else {
+        Command::new("sh")
+    };
+    command.args(["-c", SCRIPT, "sh"]).arg(&bin).arg(port.to_string()).current_dir("/");
+    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be started");
+    let mut directory = String::new();
+    BufReader::new(shell.stdout.take().expect("it is piped")).read_line(&mut directory).expect("the shell speaks");
+    assert!(!directory.is_empty(), "PostgreSQL did not start");
+    let server = Postgres { directory: directory.trim_end().into(), port, _shell: shell };
+    server.sql("postgres", "alter role postgres password 'for tests'");
+    server
+}
+
+impl Postgres {
+    /// A URL over the socket.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@/{database}?host={}&port={}", self.directory.display(), self.port)
+    }
+
+    /// Runs SQL as the superuser.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let output = Command::new("psql")
+            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-c", sql])
+            .output()
+            .expect("psql comes with the server");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
+
+/// A port that nobody listens on now.
+///
+/// # Panics
+/// When the machine has none left.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+fn newest() -> Option<PathBuf> {
+    let versions = std::fs::read_dir(Path::new("/usr/lib/postgresql")).ok()?;
+    let found = versions.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let bin = entry.path().join("bin");
+        bin.join("postgres").exists().then_some((version, bin))
+    });
+    found.max().map(|(_, bin)| bin)
+}

@@ -1,0 +1,180 @@
+//! A node on a clone of the template, and ways to ask it as somebody.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, Method};
+use ntier_security::token::{SigningKey, sign};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::ask::{Answer, Ask, Who};
+use crate::node::{self, Node, PATIENCE};
+use crate::{directory, template};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Embedded,
+    Server,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    pub backend: Backend,
+    pub node: Node,
+    pub keys: Value,
+    /// Of the server's database.
+    pub database_url: Option<String>,
+    pub agent: ureq::Agent,
+    flags: Vec<String>,
+    folder: TempDir,
+}
+
+impl World {
+    /// A world on the fixture project.
+    pub fn start(backend: Backend) -> Self {
+        Self::start_with(backend, &[])
+    }
+
+    /// Likewise, with more flags.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with(backend: Backend, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let project = directory::project().to_string_lossy().into_owned();
+        let mut flags = vec!["--project".to_owned(), project];
+        let database_url = match backend {
+            Backend::Embedded => {
+                template::clone_embedded(&data);
+                None
+            }
+            Backend::Server => Some(template::clone_server()),
+        };
+        if let Some(url) = &database_url {
+            flags.extend(["--database-url".to_owned(), url.clone()]);
+        }
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        let node = Node::start("serve", &data, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let keys = node::keys(&data);
+        Self { backend, node, keys, database_url, agent: agent(), flags, folder }
+    }
+
+    /// Kills the node and starts it again.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn restart(&mut self) {
+        self.node.kill();
+        self.node = self.another();
+    }
+
+    /// One more node on the same database (a server's), or the next one on the same directory.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn another(&self) -> Node {
+        Node::start("serve", &self.data(), &self.flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder that goes with the world.
+    pub fn scratch(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    pub fn key(&self, name: &str) -> &str {
+        self.keys[name].as_str().unwrap_or_default()
+    }
+
+    /// A token with these claims, as a client of an existing project has it (HS256).
+    ///
+    /// # Panics
+    /// Never.
+    pub fn token(&self, claims: &Value) -> String {
+        sign(&claims.to_string(), &SigningKey::Hmac(self.key("jwt_secret").as_bytes())).expect("claims are JSON")
+    }
+
+    /// `ask(Who::Anon, "GET /films?id=eq.1")`: the path is behind `/rest/v1`, spaces and quotes in it are encoded.
+    ///
+    /// # Panics
+    /// When the line has no method and path.
+    pub fn ask(&self, who: &Who, line: &str) -> Ask<'_> {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let url = format!("{}/rest/v1{}", self.node.url, encoded(path));
+        let method: Method = method.parse().expect("a method");
+        let ask = Ask { agent: &self.agent, method, url, headers: HeaderMap::new(), body: None };
+        match who {
+            Who::Nobody => ask,
+            Who::Anon => ask.header("apikey", self.key("publishable_key")),
+            Who::Service => ask.header("apikey", self.key("secret_key")),
+            Who::User(id) => {
+                let claims = json!({ "sub": id, "role": "authenticated", "aud": "authenticated", "exp": now() + 3600 });
+                let bearer = format!("Bearer {}", self.token(&claims));
+                ask.header("apikey", self.key("publishable_key")).header("authorization", &bearer)
+            }
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask(&Who::Anon, &format!("GET {path}")).send()
+    }
+
+    /// Runs SQL as the owner, with `ntier sql`; rows come as JSON objects.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn sql(&self, sql: &str) -> Value {
+        let data = self.data().to_string_lossy().into_owned();
+        let mut arguments = vec!["sql", "--data", &data];
+        if let Some(url) = &self.database_url {
+            arguments.extend(["--database-url", url]);
+        }
+        arguments.extend(["--json", sql]);
+        let (code, out, told) = node::run(&arguments);
+        assert_eq!(code, Some(0), "{sql}: {told}");
+        out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).expect("rows are JSON"))
+    }
+
+    /// Waits until the schema that the node knows is the database's.
+    pub fn reload(&self) {
+        self.sql("notify pgrst, 'reload schema'");
+        self.node.says("schema reloaded");
+    }
+}
+
+/// Seconds since 1970.
+///
+/// # Panics
+/// When the clock is before that.
+pub fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+}
+
+/// A client with connections of its own; statuses are answers, not errors.
+pub fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+    config.allow_non_standard_methods(true).max_redirects(0).max_redirects_will_error(false).build().into()
+}
+
+fn encoded(path: &str) -> String {
+    path.chars()
+        .map(|c| match c {
+            ' ' => "%20".to_owned(),
+            '"' => "%22".to_owned(),
+            '{' => "%7B".to_owned(),
+            '}' => "%7D".to_owned(),
+            '<' => "%3C".to_owned(),
+            '>' => "%3E".to_owned(),
+            '|' => "%7C".to_owned(),
+            '\\' => "%5C".to_owned(),
+            '^' => "%5E".to_owned(),
+            c => c.to_string(),
+        })
+        .collect()
+}

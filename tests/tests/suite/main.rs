@@ -1,0 +1,6 @@
+//! The suites: what users rely on, over HTTP, on the embedded database and on a PostgreSQL server.
+
+mod read;
+mod rpc;
+mod security;
+mod write;
