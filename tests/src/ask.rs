@@ -42,9 +42,15 @@ pub struct Answer {
 }
 
 impl<'a> Ask<'a> {
-    /// Asks through this client's connections.
-    pub fn use_agent(&mut self, agent: &'a ureq::Agent) {
+    /// Sends it through this client's connections.
+    pub fn through(mut self, agent: &'a ureq::Agent) -> Result<Answer, ureq::Error> {
         self.agent = agent;
+        self.try_send()
+    }
+
+    /// Asks another node instead.
+    pub fn move_to(&mut self, from: &str, to: &str) {
+        self.url = self.url.replacen(from, to, 1);
     }
 
     /// Sets a header.

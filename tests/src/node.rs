@@ -1,13 +1,15 @@
 //! A running program: started, waited for, killed or asked to stop.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
 use crate::directory;
@@ -78,10 +80,14 @@ impl Node {
         all.first().copied()
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// `kill -9`, and waits until it and its engine are gone.
     pub fn kill(&mut self) {
+        let engine = self.engine().and_then(watch);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(engine) = engine {
+            let _ = poll(&mut [PollFd::new(&engine, PollFlags::IN)], Some(&Timespec { tv_sec: 60, tv_nsec: 0 }));
+        }
     }
 
     /// SIGTERM, and waits for the end.
@@ -90,6 +96,14 @@ impl Node {
     /// When it cannot be waited for.
     pub fn stop(&mut self) -> ExitStatus {
         send(self.child.id(), Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("a child can be waited for")
     }
 
@@ -123,6 +137,11 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Becomes readable when the process ends.
+fn watch(process: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(i32::try_from(process).ok()?)?, PidfdFlags::empty()).ok()
 }
 
 /// Sends a signal to a process of ours; one that is gone already does not mind.

@@ -1,26 +1,33 @@
 //! The migrated project, made once for a test process by the program itself; worlds are cloned from it.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tempfile::TempDir;
-
 use crate::{directory, postgres};
+
+/// A folder that a shell removes when this process ends, however it ends: statics are never dropped.
+struct Kept {
+    folder: PathBuf,
+    _keeper: Child,
+}
 
 /// Clones the embedded template to a data directory.
 ///
 /// # Panics
 /// When it could not be made.
 pub fn clone_embedded(data: &Path) {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+    static TEMPLATE: OnceLock<Kept> = OnceLock::new();
     let template = TEMPLATE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        migrate(&["--data", &folder.path().join("data").to_string_lossy()]);
-        folder
+        let folder = tempfile::tempdir().unwrap().keep();
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", "cat >/dev/null; rm -rf \"$1\"", "sh"]).arg(&folder).stdin(Stdio::piped());
+        let kept = Kept { _keeper: keeper.spawn().unwrap(), folder };
+        migrate(&["--data", &kept.folder.join("data").to_string_lossy()]);
+        kept
     });
-    directory::copy(&template.path().join("data"), data);
+    directory::copy(&template.folder.join("data"), data);
 }
 
 /// Clones the server's template; gives the URL of the new database.

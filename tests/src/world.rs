@@ -1,7 +1,7 @@
 //! A node on a clone of the template, and ways to ask it as somebody.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method};
 use ntier_security::token::{SigningKey, sign};
@@ -158,7 +158,12 @@ pub fn now() -> i64 {
 
 /// A client with connections of its own; statuses are answers, not errors.
 pub fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+    hasty_agent(PATIENCE)
+}
+
+/// A client that waits no longer than this.
+pub fn hasty_agent(patience: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience));
     config.allow_non_standard_methods(true).max_redirects(0).max_redirects_will_error(false).build().into()
 }
 

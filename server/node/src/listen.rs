@@ -121,7 +121,6 @@ async fn connection(node: Arc<Node>, stream: tokio::net::TcpStream, mut stop: wa
         .header_read_timeout(node.limits.header_time)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), handler);
     tokio::pin!(connection);
     let done = tokio::select! {

@@ -169,9 +169,7 @@ fn security_z3_no_role_or_claim_leaks(world: &mut World) {
                         _ => Who::user(number % 50),
                     };
                     let line = if number % 7 == 0 { "GET /rpc/fail?code=P0001" } else { "GET /rpc/who" };
-                    let mut asked = world.ask(&who, line);
-                    asked.use_agent(&agent);
-                    let answer = asked.send();
+                    let answer = world.ask(&who, line).through(&agent).unwrap();
                     if number % 7 == 0 {
                         assert_eq!(answer.code(), "P0001");
                         continue;

@@ -1,0 +1,234 @@
+//! What goes wrong on its own: processes killed, statements that never end, queues that fill. Nothing acknowledged is lost, nothing
+//! half done stays, and service comes back.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use ntier_tests::node::{Node, send};
+use ntier_tests::world::{agent, hasty_agent};
+use ntier_tests::{Ask, Backend, Who, World, on_both};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+on_both!(
+    a_runaway_statement_is_ended,
+    a_stack_overflow_ends_only_its_request,
+    a_full_queue_says_so,
+    a_node_stops_in_order
+);
+
+/// As the issue has it: twenty times, with writers that never pause.
+const KILLS: u32 = 20;
+/// Service is back within.
+const BACK: Duration = Duration::from_secs(3);
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
+    let world = World::start(Backend::Embedded);
+    let load = Load::default();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (load, world) = (&load, &world);
+            scope.spawn(move || load.write(writer, &|line| world.ask(&Who::Service, line)));
+        }
+        let ended = load.end_on_panic();
+        for kill in 0..KILLS {
+            load.wait_for_acknowledged(10);
+            let engine = world.node.engine().expect("the engine runs");
+            send(engine, Signal::KILL);
+            let begun = Instant::now();
+            while world.ask(&Who::Service, "GET /rpc/who").send().status != 200 {}
+            assert!(begun.elapsed() < BACK, "kill {kill}: back after {:?}", begun.elapsed());
+        }
+        drop(ended);
+    });
+    load.check(&world);
+}
+
+fn node_is_killed(backend: Backend) {
+    let world = World::start(backend);
+    let url = RwLock::new(world.node.url.clone());
+    let load = Load::default();
+    let mut node: Option<Node> = None;
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (load, world, url) = (&load, &world, &url);
+            scope.spawn(move || {
+                load.write(writer, &|line| {
+                    let mut ask = world.ask(&Who::Service, line);
+                    ask.move_to(&world.node.url, &url.read().unwrap());
+                    ask
+                });
+            });
+        }
+        let ended = load.end_on_panic();
+        for kill in 0..KILLS {
+            load.wait_for_acknowledged(10);
+            let killed = node.as_ref().unwrap_or(&world.node).process();
+            send(killed, Signal::KILL);
+            let begun = Instant::now();
+            let next = world.another();
+            assert!(begun.elapsed() < BACK, "kill {kill}: back after {:?}", begun.elapsed());
+            url.write().unwrap().clone_from(&next.url);
+            node = Some(next);
+        }
+        drop(ended);
+    });
+    load.check(&world);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_node_is_killed_embedded() {
+    node_is_killed(Backend::Embedded);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_node_is_killed_server() {
+    node_is_killed(Backend::Server);
+}
+
+/// Writers that remember what they were told.
+#[derive(Default)]
+struct Load {
+    acknowledged: Mutex<HashSet<String>>,
+    count: AtomicU32,
+    done: AtomicBool,
+}
+
+impl Load {
+    fn write<'a>(&self, writer: u32, ask: &dyn Fn(&str) -> Ask<'a>) {
+        let agent = agent();
+        for number in 0.. {
+            if self.done.load(Ordering::SeqCst) {
+                return;
+            }
+            let entry = format!("{writer}-{number}");
+            let asked = ask("POST /rpc/post").json(&json!({ "entry": entry })).through(&agent);
+            // Whoever gets no answer knows nothing: the entry may be there or not, but never half.
+            let Ok(answer) = asked else { continue };
+            match answer.status {
+                200 => {
+                    self.acknowledged.lock().unwrap().insert(entry);
+                    self.count.fetch_add(1, Ordering::SeqCst);
+                }
+                503 => assert!(answer.header("retry-after").is_some(), "{}", answer.text()),
+                status => panic!("{status} {}", answer.text()),
+            }
+        }
+    }
+
+    /// Until so many more are acknowledged.
+    fn wait_for_acknowledged(&self, more: u32) {
+        let (before, begun) = (self.count.load(Ordering::SeqCst), Instant::now());
+        while self.count.load(Ordering::SeqCst) < before + more {
+            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is acknowledged any more");
+            std::thread::yield_now();
+        }
+    }
+
+    fn end_on_panic(&self) -> impl Drop {
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        End(&self.done)
+    }
+
+    fn check(&self, world: &World) {
+        let list = world.sql("select entry, count(*)::int as halves from ledger_halves group by entry");
+        let list = list.as_array().unwrap();
+        let whole = |row: &&Value| row["halves"] == 2;
+        assert_eq!(list.iter().filter(whole).count(), list.len(), "half an entry stayed");
+        let kept: HashSet<&str> = list.iter().filter_map(|row| row["entry"].as_str()).collect();
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let lost: Vec<&String> = acknowledged.iter().filter(|entry| !kept.contains(entry.as_str())).collect();
+        assert!(lost.is_empty(), "{} of {} acknowledged entries are lost: {lost:?}", lost.len(), acknowledged.len());
+    }
+}
+
+fn a_runaway_statement_is_ended(world: &mut World) {
+    let others = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let world = &*world;
+        // anon's patience is three seconds.
+        let runaway = scope.spawn(|| {
+            let answer = world.get("/rpc/forever");
+            others.store(true, Ordering::SeqCst);
+            answer
+        });
+        let agent = agent();
+        let mut answered = 0;
+        while !others.load(Ordering::SeqCst) {
+            let answer = world.ask(&Who::Service, "GET /films?select=id&id=eq.1").through(&agent).unwrap();
+            // On the embedded database the others wait until it is ended; then they are answered or told to come again.
+            assert!(answer.status == 200 || answer.status == 503, "{} {}", answer.status, answer.text());
+            answered += u32::from(answer.status == 200);
+        }
+        let ended = runaway.join().unwrap();
+        assert_eq!(ended.code(), "57014", "{}", ended.text());
+        assert!(answered > 0);
+    });
+    assert_eq!(world.get("/films?select=id&id=eq.1").json(), json!([{"id": 1}]));
+}
+
+fn a_stack_overflow_ends_only_its_request(world: &mut World) {
+    for _ in 0..3 {
+        let answer = world.get("/rpc/deep?depth=1");
+        assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
+        assert!(answer.json()["code"].is_string(), "{}", answer.text());
+        let begun = Instant::now();
+        while world.get("/films?select=id&id=eq.1").status != 200 {}
+        assert!(begun.elapsed() < BACK);
+    }
+}
+
+fn a_full_queue_says_so(world: &mut World) {
+    let world = World::start_with(world.backend, &["--database-max-waiting", "4", "--database-connections", "1"]);
+    let refused = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let answer = world.ask(&Who::Anon, "GET /rpc/forever").through(&agent()).unwrap();
+                if answer.status == 503 {
+                    assert!(answer.header("retry-after").is_some());
+                    assert!(answer.json()["code"].is_string(), "{}", answer.text());
+                    refused.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    assert_eq!(answer.code(), "57014", "{} {}", answer.status, answer.text());
+                }
+            });
+        }
+    });
+    assert!(refused.load(Ordering::SeqCst) >= 8, "{} were refused", refused.load(Ordering::SeqCst));
+    assert_eq!(world.get("/films?select=id&id=eq.1").json(), json!([{"id": 1}]));
+}
+
+/// SIGTERM: what is under way is answered, then it ends.
+fn a_node_stops_in_order(world: &mut World) {
+    let slow = "create function slow() returns int language sql volatile as 'select 1 from pg_sleep(2)';
+        grant execute on function slow to anon";
+    world.sql(slow);
+    world.reload();
+    std::thread::scope(|scope| {
+        let world = &*world;
+        let asked = scope.spawn(|| world.ask(&Who::Anon, "POST /rpc/slow").json(&json!({})).send());
+        // The request is under way when the database runs it: on the embedded one nobody else is answered meanwhile.
+        let running = "select count(*)::int as n from pg_stat_activity where state = 'active' and query like '%slow%' \
+            and pid <> pg_backend_pid()";
+        match world.backend {
+            Backend::Server => while world.sql(running)[0]["n"] == 0 {},
+            Backend::Embedded => {
+                let hasty = hasty_agent(Duration::from_millis(500));
+                while world.ask(&Who::Anon, "GET /films?select=id&id=eq.1").through(&hasty).is_ok() {}
+            }
+        }
+        send(world.node.process(), Signal::TERM);
+        assert_eq!(asked.join().unwrap().status, 200);
+    });
+    assert!(world.node.wait().success());
+    assert!(!world.data().join("node.json").exists());
+}
