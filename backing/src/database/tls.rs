@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -30,50 +31,56 @@ fn config(address: &Address) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|cause| refused(&cause))?;
-    Ok(match address.tls {
-        SslMode::VerifyFull => builder.with_root_certificates(roots(address)?).with_no_client_auth(),
-        SslMode::VerifyCa => {
-            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(address)?), provider.clone())
+    let verifier = match address.tls {
+        SslMode::VerifyFull | SslMode::VerifyCa => {
+            let trusted = trusted(address)?;
+            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&trusted)?), provider.clone())
                 .build()
                 .map_err(|cause| refused(&cause))?;
-            let verifier = Lenient { chain: Some(chain), provider };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+            Verifier { checks: Some(Checks { trusted, chain, name: address.tls == SslMode::VerifyFull }), provider }
         }
-        SslMode::Disable | SslMode::Prefer | SslMode::Require => {
-            let verifier = Lenient { chain: None, provider };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
-    })
+        SslMode::Disable | SslMode::Prefer | SslMode::Require => Verifier { checks: None, provider },
+    };
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-fn roots(address: &Address) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    match &address.root_certificate {
+/// The certificates that may sign: those of the file, or the machine's own.
+fn trusted(address: &Address) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let trusted = match &address.root_certificate {
         Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|cause| refused(&cause))?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|cause| refused(&cause))?;
-                roots.add(certificate).map_err(|cause| refused(&cause))?;
-            }
+            let list = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            list.map_err(|cause| Error::Unavailable(format!("cannot read {}: {cause}", path.display())))?
         }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if roots.is_empty() {
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if trusted.is_empty() {
         return Err(Error::Unavailable("there is no root certificate to verify the database server with".into()));
     }
-    Ok(roots)
+    Ok(trusted)
 }
 
-/// Checks the chain but not the name (`verify-ca`), or neither (`prefer`, `require`).
+fn roots(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    if roots.is_empty() { Err(refused(&"no root certificate can be understood")) } else { Ok(roots) }
+}
+
+/// Checks what the mode asks for; `prefer` and `require` ask for nothing.
 #[derive(Debug)]
-struct Lenient {
-    chain: Option<Arc<WebPkiServerVerifier>>,
+struct Verifier {
+    checks: Option<Checks>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Lenient {
+#[derive(Debug)]
+struct Checks {
+    trusted: Vec<CertificateDer<'static>>,
+    chain: Arc<WebPkiServerVerifier>,
+    /// Whether the name has to be right too.
+    name: bool,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -82,14 +89,22 @@ impl ServerCertVerifier for Lenient {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(chain) = &self.chain else {
+        let Some(checks) = &self.checks else {
             return Ok(ServerCertVerified::assertion());
         };
-        match chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+        // A self-signed certificate that the user trusts by itself, as PostgreSQL's manual makes one: it is marked as
+        // an authority, which WebPKI does not let serve and OpenSSL does.
+        if checks.trusted.iter().any(|trusted| trusted == end_entity) {
+            if checks.name {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        match checks.chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
             // The chain is checked before the name, so these mean that only the name differs.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !checks.name => Ok(ServerCertVerified::assertion()),
             other => other,
         }
     }

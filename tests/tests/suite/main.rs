@@ -1,7 +1,9 @@
 //! The suites: what users rely on, over HTTP, on the embedded database and on a PostgreSQL server.
 
+mod commands;
 mod faults;
 mod hostile;
+mod project;
 mod read;
 mod rpc;
 mod security;
