@@ -78,25 +78,42 @@ pub struct Answer {
 
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    /// Column names; only [`Database::simple`] has them.
-    pub columns: Vec<String>,
-    /// The OIDs of the columns' types, likewise.
-    pub types: Vec<u32>,
+    /// What the rows have; empty for a statement that gives none. Statements that were prepared once share it.
+    pub columns: Arc<[Column]>,
     pub rows: Vec<Row>,
     /// The command tag, such as `SELECT 1` or `INSERT 0 3`.
     pub tag: String,
 }
 
-/// Values in text format, `None` for NULL; they share the buffer that was read.
+/// What PostgreSQL says of a column of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// The OID of its type.
+    pub type_oid: u32,
+}
+
+/// Values in text format, in the buffer that was read: looked at where they are, never copied.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    pub values: Vec<Option<Bytes>>,
+    /// A DataRow's body, known to be whole.
+    body: Bytes,
 }
 
 impl Row {
-    /// The value of a column as text; `None` for NULL or a column that is not there.
+    /// The values, `None` for NULL.
+    pub fn values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        wire::values(&self.body)
+    }
+
+    /// The value of a column; `None` for NULL or a column that is not there.
+    pub fn bytes(&self, column: usize) -> Option<Bytes> {
+        self.values().nth(column)?.map(|value| self.body.slice_ref(value))
+    }
+
+    /// Likewise, as text.
     pub fn text(&self, column: usize) -> Option<&str> {
-        self.values.get(column)?.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok())
+        self.values().nth(column)?.and_then(|value| std::str::from_utf8(value).ok())
     }
 }
 

@@ -22,6 +22,9 @@ use clap::ArgMatches;
 
 use failure::Failure;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let matches = arguments::command().get_matches();
     let Some((name, flags)) = matches.subcommand() else { return ExitCode::from(2) };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use ntier::server;
 use ntier::settings::Mode;
-use ntier_backing::database::{Error, Refusal, Rows};
+use ntier_backing::database::{Column, Error, Refusal, Row, Rows};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -55,7 +55,7 @@ fn script(flags: &ArgMatches) -> Result<String, Failure> {
 }
 
 fn as_table(rows: &Rows) -> String {
-    let columns: Vec<&str> = rows.columns.iter().map(String::as_str).collect();
+    let columns: Vec<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
     let cells: Vec<Vec<Option<String>>> =
         rows.rows.iter().map(|row| (0..columns.len()).map(|at| row.text(at).map(str::to_owned)).collect()).collect();
     let count = rows.rows.len();
@@ -63,11 +63,12 @@ fn as_table(rows: &Rows) -> String {
 }
 
 fn objects(rows: &Rows) -> Vec<Value> {
-    let row = |row: &ntier_backing::database::Row| {
-        let pairs = rows.columns.iter().zip(&rows.types).enumerate();
-        let object: Map<String, Value> = pairs
-            .map(|(at, (name, &oid))| (name.clone(), row.text(at).map_or(Value::Null, |text| value(oid, text))))
-            .collect();
+    let row = |row: &Row| {
+        let columns = rows.columns.iter().enumerate();
+        let pair = |(at, column): (usize, &Column)| {
+            (column.name.clone(), row.text(at).map_or(Value::Null, |text| value(column.type_oid, text)))
+        };
+        let object: Map<String, Value> = columns.map(pair).collect();
         Value::Object(object)
     };
     rows.rows.iter().map(row).collect()

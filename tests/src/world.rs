@@ -141,6 +141,15 @@ impl World {
         out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).expect("rows are JSON"))
     }
 
+    /// Changes a role in this world's database only: roles belong to the server, which other worlds share.
+    pub fn set_role(&self, role: &str, change: &str) {
+        let statement = format!(
+            "execute format('alter role {role} in database %I {}', current_database())",
+            change.replace('\'', "''")
+        );
+        self.sql(&format!("do $$ begin {statement}; end $$"));
+    }
+
     /// Waits until the schema that the node knows is the database's.
     pub fn reload(&self) {
         self.sql("notify pgrst, 'reload schema'");

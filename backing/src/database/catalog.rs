@@ -41,6 +41,8 @@ pub struct Catalog {
     pub media_handlers: HashMap<(Option<Name>, String), MediaHandler>,
     /// What `ALTER ROLE … SET` says of the roles that the connection may become.
     pub role_settings: HashMap<String, Vec<(String, String)>>,
+    /// Something in the database may set the status or the headers of a response.
+    pub sets_response: bool,
     /// The roles that a request may act as; `None` where PostgreSQL alone decides.
     pub roles: Option<HashSet<String>>,
 }

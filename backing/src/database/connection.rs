@@ -20,9 +20,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::handshake::{Key, Ready};
 use super::referee::{Overdue, Referee};
-use super::statements::Statements;
+use super::statements::{Columns, Statements};
 use super::stream::Stream;
-use super::{Access, Answer, Batch, End, Error, Notification, Refusal, Rows, Session, wire};
+use super::{Access, Answer, Batch, Column, End, Error, Notification, Refusal, Rows, Session, wire};
 
 /// Batches on the way at once; more wait in the queue, where they can still go elsewhere.
 const DEPTH: usize = 128;
@@ -64,9 +64,11 @@ pub struct Begun {
     pub work: Work,
     /// When it came to the head of the line.
     since: Option<Instant>,
-    /// Statements whose Parse was sent with it, in order.
-    parsed: Vec<Arc<str>>,
+    /// Statements whose Parse was sent with it, in order, and where their columns are kept.
+    parsed: Vec<(Arc<str>, Columns)>,
     confirmed: usize,
+    /// Of its statements, in order.
+    columns: Vec<Columns>,
     results: Vec<Rows>,
     rows: Rows,
     refusal: Option<Refusal>,
@@ -214,10 +216,17 @@ impl Connection {
 
     /// Writes the work's messages to the output.
     pub fn begin(&mut self, work: Work) {
-        let mut parsed = Vec::new();
+        let (mut parsed, mut columns) = (Vec::new(), Vec::new());
         match &work.task {
             Task::Script(text) => wire::query(&mut self.output, text),
-            Task::Batch(batch) => encode(batch, &mut self.statements, &mut parsed, &mut self.output),
+            Task::Batch(batch) => {
+                encode(batch, &mut self.statements, &mut self.output, |statement| {
+                    if statement.parse {
+                        parsed.push((statement.text.clone(), statement.columns.clone()));
+                    }
+                    columns.push(statement.columns);
+                });
+            }
         }
         let since = self.begun.is_empty().then(Instant::now);
         self.begun.push_back(Begun {
@@ -225,6 +234,7 @@ impl Connection {
             since,
             parsed,
             confirmed: 0,
+            columns,
             results: Vec::new(),
             rows: Rows::default(),
             refusal: None,
@@ -260,7 +270,7 @@ impl Connection {
         if let Some(next) = self.begun.front_mut() {
             next.since = Some(Instant::now());
         }
-        for text in &head.parsed[head.confirmed.min(head.parsed.len())..] {
+        for (text, _) in &head.parsed[head.confirmed.min(head.parsed.len())..] {
             self.statements.forget(text);
         }
         let Some(refusal) = head.refusal.take() else {
@@ -291,10 +301,13 @@ impl Begun {
     fn take(&mut self, message: wire::Message) -> Result<(), wire::Broken> {
         match message.kind {
             b'1' => self.confirmed += 1,
-            b'T' => (self.rows.columns, self.rows.types) = wire::columns(&message.body).ok_or(wire::Broken)?,
+            b'T' => self.described(wire::columns(&message.body).ok_or(wire::Broken)?.into()),
             b'D' => self.rows.rows.push(wire::row(message.body).ok_or(wire::Broken)?),
             b'C' => {
                 self.rows.tag = wire::text(&message.body);
+                if let Some(columns) = self.columns.get(self.results.len()).and_then(|columns| columns.get()) {
+                    self.rows.columns = columns.clone();
+                }
                 self.results.push(std::mem::take(&mut self.rows));
             }
             b'I' => self.results.push(std::mem::take(&mut self.rows)),
@@ -302,6 +315,16 @@ impl Begun {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Columns of the statement that was parsed last, or of a script's next result.
+    fn described(&mut self, columns: Arc<[Column]>) {
+        let parsed = self.confirmed.checked_sub(1).and_then(|last| self.parsed.get(last));
+        match parsed {
+            // They never change: another description would be another statement.
+            Some((_, kept)) => _ = kept.set(columns),
+            None => self.rows.columns = columns,
+        }
     }
 
     /// The results of the batch's own statements.
@@ -322,7 +345,14 @@ fn is_stale(refusal: &Refusal) -> bool {
     refusal.code == "26000" || (refusal.code == "0A000" && refusal.message.contains("cached plan"))
 }
 
-fn encode(batch: &Batch, statements: &mut Statements, parsed: &mut Vec<Arc<str>>, out: &mut BytesMut) {
+/// A statement as it was written to the output.
+struct Written<'a> {
+    text: &'a Arc<str>,
+    columns: Columns,
+    parse: bool,
+}
+
+fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut written: impl FnMut(Written<'_>)) {
     let mut one = |text: &Arc<str>, parameters: &mut dyn ExactSizeIterator<Item = Option<&[u8]>>| {
         let prepared = statements.need(text);
         if let Some(name) = prepared.close {
@@ -330,10 +360,11 @@ fn encode(batch: &Batch, statements: &mut Statements, parsed: &mut Vec<Arc<str>>
         }
         if prepared.parse {
             wire::parse(out, &prepared.name, text);
-            parsed.push(text.clone());
+            wire::describe(out, &prepared.name);
         }
         wire::bind(out, &prepared.name, parameters);
         wire::execute(out);
+        written(Written { text, columns: prepared.columns, parse: prepared.parse });
     };
     if let Some((text, values)) = preamble(batch) {
         one(&text, &mut values.iter().map(|value| Some(value.as_bytes())));

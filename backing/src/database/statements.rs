@@ -1,7 +1,9 @@
 //! The statements one connection has prepared: a bounded cache, least recently used leaves first.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use super::Column;
 
 /// Enough for the shapes of a large application; PostgreSQL keeps a plan in memory for each.
 const CAPACITY: usize = 512;
@@ -18,14 +20,19 @@ pub struct Statements {
 #[derive(Debug)]
 struct Known {
     name: Arc<str>,
+    columns: Columns,
     used: u64,
 }
+
+/// The columns of a statement's result, once the database has described them.
+pub type Columns = Arc<OnceLock<Arc<[Column]>>>;
 
 /// What must be sent before a statement can be bound.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Use {
     pub name: Arc<str>,
-    /// It is new: send Parse.
+    pub columns: Columns,
+    /// It is new: send Parse, and Describe for its columns.
     pub parse: bool,
     /// It took the place of this one: send Close.
     pub close: Option<Arc<str>>,
@@ -40,13 +47,14 @@ impl Statements {
         self.clock += 1;
         if let Some(known) = self.known.get_mut(text) {
             known.used = self.clock;
-            return Use { name: known.name.clone(), parse: false, close: None };
+            return Use { name: known.name.clone(), columns: known.columns.clone(), parse: false, close: None };
         }
         let close = if self.known.len() >= CAPACITY { self.evict() } else { None };
         self.named += 1;
         let name: Arc<str> = format!("{}s{}", self.prefix, self.named).into();
-        self.known.insert(text.clone(), Known { name: name.clone(), used: self.clock });
-        Use { name, parse: true, close }
+        let columns = Columns::default();
+        self.known.insert(text.clone(), Known { name: name.clone(), columns: columns.clone(), used: self.clock });
+        Use { name, columns, parse: true, close }
     }
 
     /// The database does not have it (its Parse failed or was skipped, or somebody deallocated it).
@@ -69,9 +77,11 @@ mod tests {
         let mut statements = Statements::new("n1_".into());
         let text: Arc<str> = "select 1".into();
         assert!(statements.need(&text).parse);
-        assert_eq!(statements.need(&text), Use { name: "n1_s1".into(), parse: false, close: None });
+        let again = statements.need(&text);
+        assert_eq!((&*again.name, again.parse), ("n1_s1", false));
         statements.forget(&text);
-        assert_eq!(statements.need(&text), Use { name: "n1_s2".into(), parse: true, close: None });
+        let later = statements.need(&text);
+        assert_eq!((&*later.name, later.parse), ("n1_s2", true));
     }
 
     #[test]

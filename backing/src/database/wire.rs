@@ -5,7 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Refusal, Row};
+use super::{Column, Refusal, Row};
 
 /// PostgreSQL's own limit is 1 GB; a longer length means that we have lost the stream.
 const MAX_MESSAGE: usize = 1 << 30;
@@ -114,33 +114,49 @@ pub fn query(out: &mut BytesMut, text: &str) {
     message(out, b'Q', |out| cstr(out, text));
 }
 
-/// The values of a DataRow.
-pub fn row(mut body: Bytes) -> Option<Row> {
-    let count = body.try_get_u16().ok()?;
-    let mut values = Vec::with_capacity(count.into());
-    for _ in 0..count {
-        let length = body.try_get_i32().ok()?;
-        values.push(match usize::try_from(length) {
-            Ok(length) if length <= body.len() => Some(body.split_to(length)),
-            Ok(_) => return None,
-            Err(_) => None,
-        });
-    }
-    Some(Row { values })
+/// The values of a DataRow; what is not whole ends them.
+pub fn values(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = body.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        // -1 is NULL.
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            rest = after;
+            return Some(None);
+        };
+        let value;
+        (value, rest) = after.split_at_checked(length)?;
+        Some(Some(value))
+    })
 }
 
-/// The column names of a RowDescription, and the OIDs of their types.
-pub fn columns(mut body: &[u8]) -> Option<(Vec<String>, Vec<u32>)> {
+/// A DataRow that has as many values as it says.
+pub fn row(body: Bytes) -> Option<Row> {
+    let count = body.first_chunk::<2>().map(|count| u16::from_be_bytes(*count))?;
+    (values(&body).count() == usize::from(count)).then_some(Row { body })
+}
+
+/// Describe a prepared statement.
+pub fn describe(out: &mut BytesMut, name: &str) {
+    message(out, b'D', |out| {
+        out.put_u8(b'S');
+        cstr(out, name);
+    });
+}
+
+/// The columns of a RowDescription.
+pub fn columns(mut body: &[u8]) -> Option<Vec<Column>> {
     let count = body.try_get_u16().ok()?;
-    let (mut names, mut types) = (Vec::with_capacity(count.into()), Vec::with_capacity(count.into()));
+    let mut columns = Vec::with_capacity(count.into());
     for _ in 0..count {
         let end = body.iter().position(|&byte| byte == 0)?;
-        names.push(String::from_utf8_lossy(&body[..end]).into_owned());
+        let name = String::from_utf8_lossy(&body[..end]).into_owned();
         // After the name: table (4), column (2), type (4), its size (2), modifier (4), format (2).
-        types.push(body.get(end + 7..)?.try_get_u32().ok()?);
+        let type_oid = body.get(end + 7..)?.try_get_u32().ok()?;
+        columns.push(Column { name, type_oid });
         body = body.get(end + 1 + 18..)?;
     }
-    Some((names, types))
+    Some(columns)
 }
 
 /// The text up to the NUL, as in CommandComplete.
@@ -214,7 +230,7 @@ mod tests {
     #[test]
     fn a_column_has_a_name_and_a_type() {
         let body = b"\0\x01id\0\0\0\0\0\0\0\0\0\0\x14\0\x08\xff\xff\xff\xff\0\0";
-        assert_eq!(columns(body), Some((vec!["id".to_owned()], vec![20])));
+        assert_eq!(columns(body), Some(vec![Column { name: "id".into(), type_oid: 20 }]));
         assert_eq!(columns(&body[..body.len() - 1]), None);
     }
 

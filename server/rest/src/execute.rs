@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ntier_backing::database::{Access, Batch, Database, End, Rows, Session, Statement};
-use ntier_protocol::rest::request::TransactionEnd;
+use ntier_protocol::rest::request::{Count, TransactionEnd};
 use ntier_security::caller::Caller;
 
 use crate::current::Current;
 use crate::error::Error;
 use crate::openapi::Visible;
 use crate::origin::Origin;
-use crate::query::{column, sql};
+use crate::plan::{Read, Render};
+use crate::query::{self, column, sql};
+use crate::rows;
 use crate::settings::Settings;
 
 /// What a main statement said.
@@ -73,6 +75,25 @@ impl Transaction<'_> {
         }
         outcome.planned = answer.get(1).filter(|_| planned).and_then(planned_rows);
         Ok(outcome)
+    }
+
+    /// Rows that become the body here; `None` where their types are others than the catalog had them.
+    pub async fn rows(&self, plan: &Read, statement: Statement) -> Result<Option<Outcome>, Error> {
+        let statements = std::iter::once(statement).chain(query::planned_count(plan)).collect();
+        let answer = self.batch(Access::ReadOnly, statements, &[]).await?;
+        let result = answer.first().ok_or(Error::Incomplete)?;
+        let body = match plan.media.render {
+            Render::Object { .. } => rows::object(result),
+            _ => rows::array(result),
+        };
+        let count = u64::try_from(result.rows.len()).ok();
+        Ok(body.map(|body| Outcome {
+            total: count.filter(|_| matches!(plan.count, Some(Count::Exact | Count::Estimated))),
+            rows: count.unwrap_or(u64::MAX),
+            body,
+            planned: answer.get(1).and_then(planned_rows),
+            ..Outcome::default()
+        }))
     }
 
     /// The statement is an `EXPLAIN`: its rows are the body.
@@ -180,7 +201,7 @@ fn pre_request(function: &str) -> String {
 fn lines(result: &Rows) -> Bytes {
     let mut text = Vec::new();
     for row in &result.rows {
-        text.extend_from_slice(row.values.first().and_then(Option::as_deref).unwrap_or_default());
+        text.extend_from_slice(row.values().next().flatten().unwrap_or_default());
         text.push(b'\n');
     }
     text.into()
@@ -193,7 +214,7 @@ fn outcome(result: &Rows) -> Result<Outcome, Error> {
     Ok(Outcome {
         total: text(column::TOTAL).and_then(|number| number.parse().ok()),
         rows: text(column::ROWS).and_then(|number| number.parse().ok()).ok_or(Error::Incomplete)?,
-        body: row.values.get(column::BODY).cloned().flatten().unwrap_or_default(),
+        body: row.bytes(column::BODY).unwrap_or_default(),
         headers: text(column::HEADERS).map(str::to_owned),
         status: text(column::STATUS).map(str::to_owned),
         location: location.unwrap_or_default(),

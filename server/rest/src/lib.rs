@@ -12,6 +12,7 @@ mod origin;
 mod plan;
 mod query;
 mod respond;
+mod rows;
 mod settings;
 
 use bytes::Bytes;
@@ -107,12 +108,18 @@ async fn read(
         let body = transaction.explain(Access::ReadOnly, query::read(plan)).await?;
         return Ok(respond::explain(context, &plan.media, body));
     }
-    let task = Task {
-        planned: query::planned_count(plan),
-        is_binary: plan.media.is_binary(),
-        ..Task::new(Access::ReadOnly, query::read(plan))
+    let plain = match query::plain::read(plan, &transaction.current.catalog) {
+        Some(statement) => transaction.rows(plan, statement).await?,
+        None => None,
     };
-    let outcome = transaction.run(task).await?;
+    let outcome = match plain {
+        Some(outcome) => outcome,
+        None => {
+            let planned = query::planned_count(plan);
+            let task = Task::new(Access::ReadOnly, query::read(plan));
+            transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
+        }
+    };
     // Nothing was written, so there is nothing to undo: looking at the number afterwards is enough.
     if matches!(plan.media.media_type, MediaType::Object { .. }) && outcome.rows != 1 {
         return Err(Error::NotSingular(outcome.rows));

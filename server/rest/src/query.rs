@@ -7,6 +7,7 @@ mod body;
 mod call;
 mod change;
 mod filter;
+pub mod plain;
 mod select;
 pub(crate) mod sql;
 

@@ -3,7 +3,7 @@
 use ntier_tests::{Who, World, on_both};
 use serde_json::{Value, json};
 
-on_both!(select_lists, filters, order_and_ranges, counts, formats, embedding);
+on_both!(select_lists, filters, order_and_ranges, counts, formats, embedding, every_type);
 
 /// Each path answers with these rows.
 fn check(world: &World, cases: &[(&str, Value)]) {
@@ -216,4 +216,41 @@ fn embedding(world: &mut World) {
     assert_eq!((ambiguous.status, ambiguous.code().as_str()), (300, "PGRST201"));
     let unrelated = world.get("/films?select=notes(body)");
     assert_eq!((unrelated.status, unrelated.code().as_str()), (400, "PGRST200"));
+}
+
+/// Rows become JSON in two ways: here, or in PostgreSQL where it has to count them too. Nobody may see a difference.
+fn every_type(world: &mut World) {
+    for path in [
+        "/everything?order=id",
+        "/everything?select=*,again:words&order=id",
+        "/everything?select=id,n:fixed::text,tree->a,b:tree->a->>0&order=id",
+        "/everything?select=instant::date,day::timestamp&order=id",
+        "/moods",
+        "/films?select=*,directors(*),roles(character)&order=id",
+        "/films?select=title,year,rating,released,shown,search,details&order=id",
+        "/films?id=eq.77777",
+    ] {
+        for (accept, narrow) in [("application/json", ""), ("application/vnd.pgrst.object+json", "&limit=1")] {
+            let ask = |prefer: &str| {
+                let path = format!("GET {path}{narrow}");
+                world.ask(&Who::Anon, &path).header("accept", accept).prefer(prefer).send()
+            };
+            let (here, there) = (ask("return=representation"), ask("count=exact"));
+            assert_eq!(here.text(), there.text(), "{path} {accept}");
+        }
+    }
+    let zoned = world.ask(&Who::Anon, "GET /everything?select=instant&id=eq.1").prefer("timezone=Asia/Kolkata").send();
+    assert_eq!(zoned.json(), json!([{"instant": "2026-11-21T03:04:05.678+05:30"}]));
+    world.set_role("anon", "set datestyle = 'German'");
+    world.reload();
+    let styled = world.get("/everything?select=day,instant&id=eq.1").json();
+    assert_eq!(styled, json!([{"day": "2026-11-21", "instant": "2026-11-20T21:34:05.678+00:00"}]));
+    // A column of a type that the catalog did not know yet.
+    world.sql("alter table everything add column list int[] default '{1,2}'");
+    assert_eq!(world.get("/everything?id=eq.3").json()[0]["list"], json!([1, 2]));
+    // A function that speaks of the response is heard.
+    world.sql("create function teapot(films) returns text language sql volatile as $$ select set_config('response.status', '418', true) $$;
+        grant execute on function teapot(films) to anon");
+    world.reload();
+    assert_eq!(world.get("/films?select=title,teapot&limit=1").status, 418);
 }

@@ -10,24 +10,26 @@ use serde_json::json;
 use crate::project::{Project, Source};
 use crate::settings::Settings;
 
-const HELLO: &str = include_str!("../../pages/hello.html");
+/// The example is also the built-in sample, so that it needs no network.
+const HELLO: &str = include_str!("../../../examples/hello/public/index.html");
+const CLIENT: &str = include_str!("../../../examples/hello/public/supabase.js");
 const EMPTY: &str = include_str!("../../pages/empty.html");
 
 /// `/ntier.json` has what a page may know: the publishable key, never another.
 pub fn dev(settings: &Settings, project: &Project, keys: &Keys, address: SocketAddr) -> Vec<Page> {
     let client = json!({ "url": format!("http://{address}"), "publishable_key": keys.publishable_key });
-    let mut pages = vec![Page {
-        path: "/ntier.json",
-        media_type: "application/json; charset=utf-8",
-        body: client.to_string().into(),
-    }];
-    if settings.public.is_none() {
-        let body = if project.source == Source::Sample { HELLO } else { EMPTY };
-        pages.push(Page {
-            path: "/",
-            media_type: "text/html; charset=utf-8",
-            body: Bytes::from_static(body.as_bytes()),
-        });
+    let mut pages = vec![page("/ntier.json", "application/json; charset=utf-8", client.to_string())];
+    if settings.public.is_none() && project.source == Source::Sample {
+        pages.push(page("/", HTML, HELLO));
+        pages.push(page("/supabase.js", "text/javascript; charset=utf-8", CLIENT));
+    } else if settings.public.is_none() {
+        pages.push(page("/", HTML, EMPTY));
     }
     pages
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+
+fn page(path: &'static str, media_type: &'static str, body: impl Into<Bytes>) -> Page {
+    Page { path, media_type, body: body.into() }
 }

@@ -249,6 +249,19 @@ select coalesce(json_agg(h), '[]') from (
 ) handlers
 ";
 
+/// Whether a function, view or policy of the database names the settings `response.headers` or `response.status`.
+pub(super) const SETS_RESPONSE: &str = r"
+with own as (select oid from pg_namespace where nspname <> 'information_schema' and nspname !~ '^pg_')
+select to_json(exists (
+        select from pg_proc where pronamespace in (select oid from own) and prokind in ('f', 'p')
+            and case when prosqlbody is null then prosrc else pg_get_functiondef(oid) end ~ 'response\.'
+    ) or exists (
+        select from pg_class where relnamespace in (select oid from own) and relkind in ('v', 'm')
+            and pg_get_viewdef(oid) ~ 'response\.'
+    ) or exists (
+        select from pg_policy where concat(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) ~ 'response\.'
+    ))";
+
 /// The roles that `$1` may become, without superusers; null where there is no such role.
 pub(super) const ROLES: &str = r"
 select case when exists (select from pg_roles where rolname = $1::text) then coalesce(json_agg(r.rolname), '[]') end

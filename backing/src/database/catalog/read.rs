@@ -48,6 +48,7 @@ pub async fn load(
             ask(queries::MEDIA_HANDLERS, vec![exposed]),
             ask(queries::ROLE_SETTINGS, vec![]),
             ask(queries::ROLES, vec![authenticator]),
+            ask(queries::SETS_RESPONSE, vec![]),
         ],
     )
     .await?;
@@ -65,6 +66,7 @@ pub async fn load(
         media_handlers: media_handlers(value(&answer, 7)?),
         role_settings: role_settings(value(&answer, 8)?),
         roles: value(&answer, 9)?,
+        sets_response: value(&answer, 10)?,
     })
 }
 

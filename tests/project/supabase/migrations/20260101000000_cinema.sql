@@ -105,6 +105,29 @@ create function big(size int) returns text language sql immutable as $$ select r
 grant execute on all functions in schema public to anon, authenticated, service_role;
 revoke execute on function post from public, anon, authenticated;
 
+-- Values of many types, with their edges.
+create type mood as enum ('happy', 'sad "\');
+create domain short as text check (length(value) < 100);
+create table everything (
+  id int primary key,
+  yes boolean, small smallint, large bigint, single real, double double precision, exact numeric, fixed numeric(8, 2),
+  words text, code varchar(20), padded char(5), mark "char", domain short, key uuid, bytes bytea, day date, moment timestamp,
+  instant timestamptz(3), hour time, zoned timetz, span interval, document json, tree jsonb, address inet, net cidr, price money,
+  range int4range, period tstzrange, place point
+);
+insert into everything values
+  (1, true, -32768, 9223372036854775807, 1.5e-10, 1e300, 12345678901234567890.123456789, 1.10,
+   E'quote " backslash \\ newline \n tab \t bell \u0007 é 漢 😀', 'code', 'pad', 'x', 'short',
+   '00000000-0000-4000-8000-000000000001', '\x00ff', '2026-11-21', '2026-11-21 03:04:05.678', '2026-11-21 03:04:05.678+05:30',
+   '03:04:05', '03:04:05+02', '1 year 2 mons 3 days 04:05:06.7', '{"a" :  [1, null]}', '{"a": [1, null]}', '10.0.0.1/8',
+   '10.0.0.0/8', 1234.5, '[1,5)', '[2026-01-01,2026-02-01)', '(1,2)'),
+  (2, false, 0, 0, 'NaN', '-Infinity', 'NaN', null, '', '', '', '', null, null, '', '0044-03-15 BC', 'infinity', '-infinity',
+   null, null, '-1 day', 'null', '"text"', null, null, null, 'empty', null, null);
+insert into everything (id) values (3);
+create table moods (id int primary key, mood mood, several mood[], film films);
+insert into moods values (1, 'sad "\', '{happy}', null);
+grant select on everything, moods to anon;
+
 create schema archive;
 grant usage on schema archive to anon, authenticated, service_role;
 create table archive.films (id int primary key, title text not null);
