@@ -38,7 +38,15 @@ impl Node {
 
     /// Like [`Node::start`]; gives what it said when it ended instead.
     pub fn try_start(command: &str, data: &Path, more: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(directory::program())
+        Self::start_program(&directory::program(), command, data, more)
+    }
+
+    /// Like [`Node::try_start`], of another build.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn start_program(program: &Path, command: &str, data: &Path, more: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(program)
             .args([command, "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(more)

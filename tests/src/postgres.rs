@@ -29,7 +29,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
 cp data/server.crt root.crt; chmod 600 data/server.key; chmod 755 "$directory"; chmod 644 root.crt
 printf 'local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >data/pg_hba.conf
 "$1/postgres" -D data -k "$directory" -c port="$2" -c listen_addresses=127.0.0.1 -c ssl=on -c max_connections=300 \
-  -c fsync=off -c full_page_writes=off -c shared_buffers=64MB >>log 2>&1 &
+  -c shared_buffers=128MB $3 >>log 2>&1 &
 server=$!
 until "$1/pg_isready" -q -h "$directory" -p "$2"; do kill -0 $server || { cat log >&2; exit 1; }; sleep 0.1; done
 echo "$directory"
@@ -44,10 +44,14 @@ wait $server || true
 /// When there is none to start; `cargo xtask test` installs it.
 pub fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(start)
+    SERVER.get_or_init(|| start("-c fsync=off -c full_page_writes=off"))
 }
 
-fn start() -> Postgres {
+/// Starts one more, with these options for `postgres`.
+///
+/// # Panics
+/// When there is none to start.
+pub fn start(options: &str) -> Postgres {
     let bin = newest().expect("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql");
     let port = free_port();
     // PostgreSQL refuses to run as root.
@@ -58,7 +62,7 @@ fn start() -> Postgres {
     } else {
         Command::new("sh")
     };
-    command.args(["-c", SCRIPT, "sh"]).arg(&bin).arg(port.to_string()).current_dir("/");
+    command.args(["-c", SCRIPT, "sh"]).arg(&bin).arg(port.to_string()).arg(options).current_dir("/");
     let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be started");
     let mut directory = String::new();
     BufReader::new(shell.stdout.take().expect("it is piped")).read_line(&mut directory).expect("the shell speaks");
@@ -96,7 +100,8 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
-fn newest() -> Option<PathBuf> {
+/// The newest installed server's programs.
+pub fn newest() -> Option<PathBuf> {
     let versions = std::fs::read_dir(Path::new("/usr/lib/postgresql")).ok()?;
     let found = versions.filter_map(|entry| {
         let entry = entry.ok()?;

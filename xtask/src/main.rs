@@ -12,6 +12,7 @@ cargo xtask <command>
   test     everything that must pass: tidy, formatting, lints, all tests on the embedded database and on a
            PostgreSQL server; installs what it needs first and prints what
   tidy     checks the arrows between the rooms, module comments and forbidden names
+  bench    `bench rest`: the data API beside pgbench, as ratios (bench/README.md); --only, --seconds, --quick, --json FILE
   help     this text
 ";
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_else(|| "help".into());
     let done = match command.as_str() {
         "test" => test(),
+        "bench" => bench(),
         "tidy" => tidy::check(),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -35,8 +37,21 @@ fn main() -> ExitCode {
     }
 }
 
+fn bench() -> Result<(), String> {
+    packages::ensure(packages::BENCH)?;
+    run::cargo(&["build", "--release", "--package", "ntier-cli"])?;
+    let mut arguments: Vec<String> = std::env::args().skip(2).collect();
+    if arguments.is_empty() {
+        arguments.push("rest".into());
+    }
+    let mut all = vec!["run", "--quiet", "--package", "ntier-bench", "--"];
+    all.extend(arguments.iter().map(String::as_str));
+    all.extend(["--binary", "target/release/ntier"]);
+    run::cargo(&all)
+}
+
 fn test() -> Result<(), String> {
-    packages::ensure()?;
+    packages::ensure(packages::TEST)?;
     tidy::check()?;
     run::cargo(&["fmt", "--all", "--check"])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;

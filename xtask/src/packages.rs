@@ -1,45 +1,61 @@
-//! What the tests need beside Rust: a PostgreSQL server from Debian's packages.
+//! What is needed beside Rust, from Debian's packages: installed when it is missing, and said so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::run;
 
-/// Installs what is missing, and says so; needs Debian or Ubuntu, and root or sudo.
-pub fn ensure() -> Result<(), String> {
-    if postgresql_bin().is_some() {
+/// A package, and a program that says whether it is there.
+pub struct Package {
+    name: &'static str,
+    program: &'static str,
+    why: &'static str,
+}
+
+const POSTGRESQL: Package =
+    Package { name: "postgresql", program: "/usr/lib/postgresql/*/bin/postgres", why: "a PostgreSQL server" };
+const OPENSSL: Package = Package { name: "openssl", program: "openssl", why: "a certificate for that server" };
+const NODEJS: Package = Package { name: "nodejs", program: "node", why: "supabase-js as a client" };
+const NPM: Package = Package { name: "npm", program: "npm", why: "to install supabase-js" };
+const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
+
+pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, NODEJS, NPM];
+pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK];
+
+/// Installs what is missing; needs Debian or Ubuntu, and root or sudo.
+pub fn ensure(wanted: &[Package]) -> Result<(), String> {
+    let missing: Vec<&Package> = wanted.iter().filter(|package| !is_there(package.program)).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    println!("installing Debian's package postgresql (the tests run on a PostgreSQL server too)");
-    let apt = |arguments: &[&str]| {
-        let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
-        if !is_root() {
-            command.arg("apt-get");
-        }
-        run::command(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
+    for package in &missing {
+        println!("installing Debian's package {}: {}", package.name, package.why);
+    }
     apt(&["update", "-qq"])?;
-    apt(&["install", "-y", "-qq", "--no-install-recommends", "postgresql"])?;
-    postgresql_bin()
-        .map(drop)
-        .ok_or_else(|| "the package postgresql brought no /usr/lib/postgresql/*/bin/postgres".into())
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(missing.iter().map(|package| package.name));
+    apt(&install)?;
+    match missing.iter().find(|package| !is_there(package.program)) {
+        None => Ok(()),
+        Some(package) => Err(format!("the package {} brought no {}", package.name, package.program)),
+    }
 }
 
-/// The newest installed server's programs.
-fn postgresql_bin() -> Option<PathBuf> {
-    let versions = std::fs::read_dir(Path::new("/usr/lib/postgresql")).ok()?;
-    let mut found: Vec<(u32, PathBuf)> = versions
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let version = entry.file_name().to_str()?.parse().ok()?;
-            let bin = entry.path().join("bin");
-            bin.join("postgres").exists().then_some((version, bin))
-        })
-        .collect();
-    found.sort();
-    found.pop().map(|(_, bin)| bin)
+fn apt(arguments: &[&str]) -> Result<(), String> {
+    let is_root = run::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim_ascii() == b"0");
+    let mut command = Command::new(if is_root { "apt-get" } else { "sudo" });
+    if !is_root {
+        command.arg("apt-get");
+    }
+    run::command(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-fn is_root() -> bool {
-    run::output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim_ascii() == b"0")
+/// A name is looked for in the search path; a `*` stands for one folder.
+fn is_there(program: &str) -> bool {
+    if let Some((before, after)) = program.split_once("/*/") {
+        let folders = std::fs::read_dir(before).into_iter().flatten().flatten();
+        return folders.into_iter().any(|folder| folder.path().join(after).exists());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).exists())
 }

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ntier", &["ntier-node", "ntier-rest", "ntier-backing", "ntier-security"]),
     ("ntier-cli", &["ntier", "ntier-engine", "ntier-backing", "ntier-security"]),
     ("ntier-tests", &["ntier", "ntier-backing", "ntier-security", "ntier-cli", "ntier-engine"]),
+    ("ntier-bench", &["ntier-tests", "ntier-security"]),
     ("xtask", &[]),
 ];
 

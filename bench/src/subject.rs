@@ -1,0 +1,52 @@
+//! What is measured: a node, a user's token, and the headers of that user's requests.
+
+use std::path::{Path, PathBuf};
+
+use ntier_security::token::{SigningKey, sign};
+use ntier_tests::node::Node;
+use ntier_tests::world::now;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A node of the build that is measured.
+pub struct Subject {
+    pub name: &'static str,
+    pub node: Node,
+    /// `apikey` and `authorization`.
+    pub headers: [(&'static str, String); 2],
+    binary: PathBuf,
+    flags: Vec<String>,
+    folder: TempDir,
+}
+
+impl Subject {
+    pub fn start(name: &'static str, binary: &Path, database_url: Option<String>) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|cause| cause.to_string())?;
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("project").to_string_lossy().into_owned();
+        let mut flags = vec!["--project".to_owned(), project];
+        flags.extend(database_url.into_iter().flat_map(|url| ["--database-url".to_owned(), url]));
+        let node = start(binary, folder.path(), &flags)?;
+        let keys = std::fs::read(folder.path().join("keys.json")).map_err(|cause| cause.to_string())?;
+        let keys: Value = serde_json::from_slice(&keys).map_err(|cause| cause.to_string())?;
+        let text = |name: &str| keys[name].as_str().unwrap_or_default();
+        let claims = json!({
+            "sub": "00000000-0000-4000-8000-000000000001", "role": "authenticated", "aud": "authenticated",
+            "exp": now() + 86_400,
+        });
+        let token = sign(&claims.to_string(), &SigningKey::Hmac(text("jwt_secret").as_bytes()));
+        let token = token.map_err(|cause| cause.to_string())?;
+        let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", format!("Bearer {token}"))];
+        Ok(Self { name, node, headers, binary: binary.to_owned(), flags, folder })
+    }
+
+    /// Starts it once more on what is there.
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.node.stop();
+        self.node = start(&self.binary, self.folder.path(), &self.flags)?;
+        Ok(())
+    }
+}
+
+fn start(binary: &Path, data: &Path, flags: &[String]) -> Result<Node, String> {
+    Node::start_program(binary, "serve", data, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
