@@ -24,7 +24,8 @@ pub struct Answered {
 
 /// Asks for so many seconds, after one to warm up; any answer but a success is a fault.
 pub fn wrk(subject: &Subject, case: &Case, seconds: u32) -> Result<Answered, String> {
-    let headers: String = subject.headers.iter().map(|(name, value)| format!("[\"{name}\"]={value:?},")).collect();
+    let headers: Vec<String> = subject.headers.iter().map(|(name, value)| format!("[\"{name}\"]={value:?},")).collect();
+    let headers = headers.concat();
     let path = case.path.replace("ID", "\" .. math.random(1, 10000) .. \"");
     let body = if case.body.is_empty() { "nil".to_owned() } else { format!("'{}'", case.body) };
     let script = format!(

@@ -1,13 +1,13 @@
 // Writes a message and reads the latest ones, with the same client as in a browser. (The flag in package.json is for Node.js 20;
 // later ones have WebSocket without it.)
 //
-//   NTIER_URL=http://127.0.0.1:54321 NTIER_PUBLISHABLE_KEY=sb_publishable_… npm start
+//   SUPABASE_URL=http://127.0.0.1:54321 SUPABASE_PUBLISHABLE_KEY=sb_publishable_… npm start
 
 import { createClient } from "@supabase/supabase-js";
 
-const { NTIER_URL = "http://127.0.0.1:54321", NTIER_PUBLISHABLE_KEY } = process.env;
-const key = NTIER_PUBLISHABLE_KEY ?? (await (await fetch(`${NTIER_URL}/ntier.json`)).json()).publishable_key;
-const client = createClient(NTIER_URL, key);
+const { SUPABASE_URL = "http://127.0.0.1:54321", SUPABASE_PUBLISHABLE_KEY } = process.env;
+const key = SUPABASE_PUBLISHABLE_KEY ?? (await (await fetch(`${SUPABASE_URL}/ntier.json`)).json()).publishable_key;
+const client = createClient(SUPABASE_URL, key);
 
 const written = await client.from("messages").insert({ author: "node", body: "Hello from a script!" });
 if (written.error) throw written.error;

@@ -1,6 +1,6 @@
 //! A node on a clone of the template, and ways to ask it as somebody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method};
@@ -43,16 +43,28 @@ impl World {
     /// When it cannot be started.
     pub fn start_with(backend: Backend, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let project = directory::project().to_string_lossy().into_owned();
-        let mut flags = vec!["--project".to_owned(), project];
         let database_url = match backend {
             Backend::Embedded => {
-                template::clone_embedded(&data);
+                template::clone_embedded(&folder.path().join("data"));
                 None
             }
             Backend::Server => Some(template::clone_server()),
         };
+        Self::on(backend, folder, &directory::project(), database_url, more)
+    }
+
+    /// A world on another project, from nothing.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_project(backend: Backend, project: &Path) -> Self {
+        let database_url = (backend == Backend::Server).then(template::empty_server);
+        Self::on(backend, tempfile::tempdir().unwrap(), project, database_url, &[])
+    }
+
+    fn on(backend: Backend, folder: TempDir, project: &Path, database_url: Option<String>, more: &[&str]) -> Self {
+        let data = folder.path().join("data");
+        let mut flags = vec!["--project".to_owned(), project.to_string_lossy().into_owned()];
         if let Some(url) = &database_url {
             flags.extend(["--database-url".to_owned(), url.clone()]);
         }

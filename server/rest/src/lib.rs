@@ -112,13 +112,12 @@ async fn read(
         Some(statement) => transaction.rows(plan, statement).await?,
         None => None,
     };
-    let outcome = match plain {
-        Some(outcome) => outcome,
-        None => {
-            let planned = query::planned_count(plan);
-            let task = Task::new(Access::ReadOnly, query::read(plan));
-            transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
-        }
+    let outcome = if let Some(outcome) = plain {
+        outcome
+    } else {
+        let planned = query::planned_count(plan);
+        let task = Task::new(Access::ReadOnly, query::read(plan));
+        transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
     };
     // Nothing was written, so there is nothing to undo: looking at the number afterwards is enough.
     if matches!(plan.media.media_type, MediaType::Object { .. }) && outcome.rows != 1 {

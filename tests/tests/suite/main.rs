@@ -1,6 +1,7 @@
 //! The suites: what users rely on, over HTTP, on the embedded database and on a PostgreSQL server.
 
 mod commands;
+mod examples;
 mod faults;
 mod hostile;
 mod project;

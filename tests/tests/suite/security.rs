@@ -168,9 +168,9 @@ fn security_z3_no_role_or_claim_leaks(world: &mut World) {
                         1 => Who::Service,
                         _ => Who::user(number % 50),
                     };
-                    let line = if number % 7 == 0 { "GET /rpc/fail?code=P0001" } else { "GET /rpc/who" };
+                    let line = if number.is_multiple_of(7) { "GET /rpc/fail?code=P0001" } else { "GET /rpc/who" };
                     let answer = world.ask(&who, line).through(&agent).unwrap();
-                    if number % 7 == 0 {
+                    if number.is_multiple_of(7) {
                         assert_eq!(answer.code(), "P0001");
                         continue;
                     }

@@ -1,0 +1,24 @@
+// What both scripts need: the data, and a client. The data is npm's world-countries (Open Database License), as it is.
+
+import { createRequire } from "node:module";
+import { execFileSync } from "node:child_process";
+import { createClient } from "@supabase/supabase-js";
+
+export const countries = createRequire(import.meta.url)("world-countries/countries.json");
+
+/// A client with the key of this name; from the environment, or from `ntier keys` in this folder.
+export function client(name) {
+  const url = process.env.SUPABASE_URL ?? "http://127.0.0.1:54321";
+  const key = process.env[`SUPABASE_${name.toUpperCase()}`] ?? keys()[name];
+  return createClient(url, key);
+}
+
+function keys() {
+  return JSON.parse(execFileSync("ntier", ["keys", "--json"], { encoding: "utf8" }));
+}
+
+/// The data of an answer, or its error.
+export function must({ data, error, count }) {
+  if (error) throw new Error(`${error.code}: ${error.message}`);
+  return count === null || count === undefined ? data : { data, count };
+}
