@@ -244,10 +244,46 @@ pub const DEFINITIONS: &[Definition] = &[
     },
 ];
 
+/// The page `docs/reference/settings.md`.
+#[cfg(test)]
+fn reference() -> String {
+    let mut page = String::from(
+        "# Settings\n\nMade from the table in `tiers/src/settings/definitions.rs`; `cargo test -p ntier` says when it is not.\n\n\
+         A later source wins: the defaults, the project's `supabase/config.toml`, `ntier.toml` beside the folder `supabase/`, the \
+         environment, the flags. All faults are told together, with the file and the line.\n\n\
+         | in `ntier.toml` | flag | environment | default | meaning |\n|---|---|---|---|---|\n",
+    );
+    for definition in DEFINITIONS {
+        let value = match definition.kind {
+            Boolean => String::new(),
+            Path(value) | Value(value) => format!(" {value}"),
+        };
+        let (name, flag, environment) = (definition.name, definition.flag(), definition.environment());
+        page.push_str(&format!(
+            "| `{name}` | `--{flag}{value}` | `{environment}` | {} | {} |\n",
+            definition.default, definition.doc
+        ));
+    }
+    page
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::Mode;
+
+    #[test]
+    fn the_reference_has_every_setting() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/settings.md");
+        if std::env::var_os("NTIER_WRITE_DOCS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            reference(),
+            "NTIER_WRITE_DOCS=1 cargo test -p ntier writes it"
+        );
+    }
 
     #[test]
     fn the_defaults_in_the_table_are_the_defaults() {
