@@ -87,8 +87,11 @@ async fn greet(running: &Running, settings: &Settings, project: &Project) {
         Some(address) => format!("PostgreSQL server, database {}", address.database),
     };
     let key = &running.keys.publishable_key;
-    let example =
-        running.example_table().await.map_or_else(|| "?limit=1".to_owned(), |table| format!("{table}?limit=3"));
+    let example = match running.example_table().await {
+        Some(table) => format!("{url}/rest/v1/{table}?limit=3"),
+        // Nothing is granted to visitors yet.
+        None => format!("{url}/ready"),
+    };
     println!(
         "\n  ntier dev\n\n  \
          URL              {url}\n  \
@@ -96,7 +99,7 @@ async fn greet(running: &Running, settings: &Settings, project: &Project) {
          Other keys       ntier keys{data}\n  \
          Project          {what}\n  \
          Database         {database}\n\n  \
-         Try it:\n\n    curl '{url}/rest/v1/{example}' -H 'apikey: {key}'\n",
+         Try it:\n\n    curl '{example}' -H 'apikey: {key}'\n",
         data = data_flag(settings),
     );
 }
