@@ -71,9 +71,9 @@ impl std::fmt::Debug for Doorkeeper {
 
 impl Doorkeeper {
     /// `require_key`: a request without a key is refused; else it acts as `anon`, never as more (S4).
-    pub fn new(keys: &Keys, require_key: bool) -> Result<Self, crate::keys::Fault> {
+    pub fn new(keys: &Keys, require_key: bool, audience: Option<&str>) -> Result<Self, crate::keys::Fault> {
         Ok(Self {
-            verifier: keys.verifier()?,
+            verifier: keys.verifier(audience)?,
             publishable_key: keys.publishable_key.clone(),
             secret_key: keys.secret_key.clone(),
             require_key,
@@ -177,7 +177,7 @@ mod tests {
 
     fn house(require_key: bool) -> House {
         let keys = Keys::generate(NOW).unwrap();
-        let door = Doorkeeper::new(&keys, require_key).unwrap();
+        let door = Doorkeeper::new(&keys, require_key, None).unwrap();
         House { keys, door }
     }
 

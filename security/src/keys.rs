@@ -92,13 +92,13 @@ impl Keys {
         if secret.len() < 32 { Err(Fault::Short(secret.len())) } else { Ok(()) }
     }
 
-    /// What verifies the tokens these keys sign.
-    pub fn verifier(&self) -> Result<Verifier, Fault> {
+    /// What verifies the tokens these keys sign; those that name audiences have to name this one.
+    pub fn verifier(&self, audience: Option<&str>) -> Result<Verifier, Fault> {
         let (x, y) = self.coordinates()?;
         let elliptic =
             VerifyingKey::elliptic(Some(self.signing_key_id.clone()), &x, &y).map_err(|_| Fault::SigningKey)?;
         let hmac = VerifyingKey::hmac(self.jwt_secret.expose().as_bytes());
-        Ok(Verifier::new(vec![elliptic, hmac], None))
+        Ok(Verifier::new(vec![elliptic, hmac], audience.map(str::to_owned)))
     }
 
     /// The public keys (RFC 7517), for `/.well-known/jwks.json`.
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn what_the_keys_sign_they_verify() {
         let keys = Keys::generate(NOW).unwrap();
-        let verifier = keys.verifier().unwrap();
+        let verifier = keys.verifier(None).unwrap();
         let token = keys.sign(r#"{"role":"authenticated","sub":"x"}"#).unwrap();
         assert_eq!(verifier.verify(&token, NOW).unwrap().role.as_deref(), Some("authenticated"));
         assert_eq!(verifier.verify(&keys.anon_key, NOW).unwrap().role.as_deref(), Some("anon"));

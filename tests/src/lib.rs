@@ -15,6 +15,17 @@ pub use ask::{Answer, Ask, Who};
 pub use node::Node;
 pub use world::{Backend, World};
 
+/// Asks again until it is so.
+///
+/// # Panics
+/// When it never is.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < node::PATIENCE, "never: {what}");
+    }
+}
+
 /// Makes a test for each backend out of each function that takes a [`World`].
 #[macro_export]
 macro_rules! on_both {

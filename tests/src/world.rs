@@ -1,6 +1,7 @@
 //! A node on a clone of the template, and ways to ask it as somebody.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method};
@@ -162,10 +163,15 @@ impl World {
         self.sql(&format!("do $$ begin {statement}; end $$"));
     }
 
-    /// Waits until the schema that the node knows is the database's.
+    /// Waits until the node knows what was changed before this call: a table made after it is there.
     pub fn reload(&self) {
-        self.sql("notify pgrst, 'reload schema'");
-        self.node.says("schema reloaded");
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("marker_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.sql(&format!("create table {name} (); notify pgrst, 'reload schema'"));
+        // The table is granted to nobody; known is enough.
+        crate::until("the schema is reloaded", || {
+            self.ask(&Who::Service, &format!("GET /{name}")).send().status != 404
+        });
     }
 }
 

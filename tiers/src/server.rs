@@ -161,7 +161,7 @@ fn node(
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
     Ok(Node {
         rest,
-        doorkeeper: Doorkeeper::new(keys, settings.api.require_key)?,
+        doorkeeper: Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?,
         jwks: keys.jwks()?.to_string(),
         limits,
         files: settings.public.clone(),

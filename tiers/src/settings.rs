@@ -47,6 +47,8 @@ pub struct Settings {
     pub insecure_dev: bool,
     pub public: Option<PathBuf>,
     pub jwt_secret: Option<Secret<String>>,
+    /// Tokens that name audiences have to name this one.
+    pub jwt_audience: Option<String>,
     pub api: Api,
     pub log: Log,
 }
@@ -80,6 +82,7 @@ impl Settings {
             insecure_dev: false,
             public: None,
             jwt_secret: None,
+            jwt_audience: None,
             api: Api {
                 require_key: mode == Mode::Serve,
                 schemas: vec!["public".into()],

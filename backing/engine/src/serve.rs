@@ -51,6 +51,7 @@ fn start(options: &Options) -> Result<Server, Error> {
     };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.data).map_err(io("create"))?;
     let lock = lock::acquire(&options.data)?;
+    clear(&options.data.join("tmp")).map_err(io("clear the folder tmp in"))?;
     let socket = socket_path(&options.data);
     match std::fs::remove_file(&socket) {
         Err(cause) if cause.kind() != ErrorKind::NotFound => {
@@ -71,12 +72,28 @@ fn start(options: &Options) -> Result<Server, Error> {
     Server::new(engine, listener, running, left, lock)
 }
 
+/// Temporary files belong to one process; the lock says that it is this one.
+fn clear(folder: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(folder)
+}
+
 fn open(options: &Options) -> Result<Oliphaunt, Error> {
     Oliphaunt::builder()
         .storage(DatabaseStorage::Directory(options.data.join("cluster")))
         .extensions([Extension::PGCRYPTO, Extension::PG_TRGM, Extension::UUID_OSSP])
         .startup_guc("shared_buffers", &options.shared_buffers)
         .startup_guc("search_path", "\"$user\", public")
+        // There is one session and no other process: what is kept ready for more would only take memory.
+        .startup_guc("max_connections", "5")
+        .startup_guc("max_worker_processes", "0")
+        .startup_guc("max_parallel_workers", "0")
+        .startup_guc("max_wal_senders", "0")
+        .startup_guc("max_replication_slots", "0")
+        .startup_guc("wal_buffers", "512kB")
         .open()
         .map_err(|cause| Error::Open(cause.to_string()))
 }

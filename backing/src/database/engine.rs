@@ -32,6 +32,8 @@ pub struct Embedded {
 pub struct EngineCommand {
     pub program: PathBuf,
     pub arguments: Vec<String>,
+    /// Variables to set for it.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Embedded {
@@ -81,6 +83,9 @@ impl Engine {
     pub async fn start(embedded: &Embedded) -> Result<Self, Error> {
         let mut child = Command::new(&embedded.engine.program)
             .args(&embedded.engine.arguments)
+            .envs(embedded.engine.environment.iter().copied())
+            // What a killed engine leaves behind is cleared by the next one.
+            .env("TMPDIR", embedded.data.join("tmp"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C in a terminal is for the node, which then lets the engine leave in order.

@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "roles", sql: include_str!("../../../migrations/0001_roles.sql") },
     Migration { version: 2, name: "schemas", sql: include_str!("../../../migrations/0002_schemas.sql") },
     Migration { version: 3, name: "claims", sql: include_str!("../../../migrations/0003_claims.sql") },
+    Migration { version: 4, name: "schema_watch", sql: include_str!("../../../migrations/0004_schema_watch.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.
@@ -94,16 +95,20 @@ fn script(migration: &Migration) -> String {
     )
 }
 
-/// Tries again when another database of the same server changed the same role at the same moment: the lock is the
-/// database's own, roles are the server's.
 async fn run(database: &Database, name: &'static str, sql: &str) -> Result<(), Error> {
+    locked(database, sql).await.map_err(|cause| Error::Refused { name, cause })
+}
+
+/// Runs a script that may be run twice, under the lock. Tries again when somebody else made the same thing at the same moment: the
+/// lock is the database's own while roles are the server's, and what a session believed before it waited for the lock may be old.
+pub async fn locked(database: &Database, sql: &str) -> Result<(), DatabaseError> {
     let script = format!("{LOCK};\n{sql}");
     let mut attempts = 0;
     loop {
         match database.simple(&script).await {
             Ok(_) => return Ok(()),
             Err(cause) if attempts < 5 && is_race(&cause) => attempts += 1,
-            Err(cause) => return Err(Error::Refused { name, cause }),
+            Err(cause) => return Err(cause),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 mod commands;
 mod examples;
-mod faults;
 mod hostile;
 mod project;
 mod read;

@@ -1,10 +1,10 @@
 //! A Supabase project folder runs as it is; our own migrations are the same on every start and from many nodes at once.
 
 use ntier_tests::node::{self, Node};
-use ntier_tests::{Backend, World, directory, on_both, template};
+use ntier_tests::{Backend, Who, World, directory, on_both, template, until};
 use serde_json::json;
 
-on_both!(roles_and_schemas, seeds_run_once, an_exposed_project);
+on_both!(roles_and_schemas, seeds_run_once, an_exposed_project, a_change_of_the_schema_is_noticed);
 
 fn roles_and_schemas(world: &mut World) {
     let roles = world.sql(
@@ -47,6 +47,18 @@ fn seeds_run_once(world: &mut World) {
     let versions = world
         .sql("select version, name, cardinality(statements) > 10 as kept from supabase_migrations.schema_migrations");
     assert_eq!(versions, json!([{"version": "20260101000000", "name": "cinema", "kept": true}]));
+}
+
+/// Whoever makes it: nobody has to say so.
+fn a_change_of_the_schema_is_noticed(world: &mut World) {
+    let status = |path: &str| world.ask(&Who::Service, &format!("GET {path}")).send().status;
+    assert_eq!(status("/sudden"), 404);
+    world.sql("create table sudden (id int); grant select on sudden to service_role");
+    until("it is known", || status("/sudden") != 404);
+    assert_eq!(status("/sudden"), 200);
+    world.sql("drop table sudden");
+    until("it is gone", || status("/sudden") != 200);
+    assert_eq!(status("/sudden"), 404);
 }
 
 /// `auto_expose_new_tables` in config.toml, as projects from before have it.

@@ -202,6 +202,10 @@ fn embedding(world: &mut World) {
                 json!([{"title": "Blade Runner", "directors": {"born": 1937}}]),
             ),
             (
+                "/films?select=title,directors()&order=directors(born).desc.nullslast,id&limit=1",
+                json!([{"title": "Blade Runner"}]),
+            ),
+            (
                 "/letters?select=sender:actors!letters_sender(name)&id=eq.1",
                 json!([{"sender": {"name": "Harrison Ford"}}]),
             ),

@@ -76,6 +76,20 @@ fn security_s4_a_request_without_a_key_is_refused(world: &mut World) {
 }
 
 #[test]
+fn a_token_for_another_audience_is_refused() {
+    let world = World::start_with(Backend::Server, &["--jwt-audience", "here"]);
+    let ask = |claims: Value| {
+        let bearer = format!("Bearer {}", world.token(&claims));
+        world.ask(&Who::Anon, "GET /rpc/who").header("authorization", &bearer).send()
+    };
+    assert_eq!(ask(json!({"role": "authenticated", "aud": "here"})).status, 200);
+    assert_eq!(ask(json!({"role": "authenticated", "aud": ["there", "here"]})).status, 200);
+    assert_eq!(ask(json!({"role": "authenticated"})).status, 200);
+    let refused = ask(json!({"role": "authenticated", "aud": "there"}));
+    assert_eq!((refused.status, refused.code().as_str()), (401, "PGRST303"), "{}", refused.text());
+}
+
+#[test]
 fn security_s4_without_the_setting_it_acts_as_anon() {
     let world = World::start_with(Backend::Server, &["--api-require-key=false"]);
     assert_eq!(world.ask(&Who::Nobody, "GET /rpc/who").send().json()["role"], "anon");

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use ntier_backing::database::{self, Database, migrations::LOCK};
+use ntier_backing::database::migrations::locked;
+use ntier_backing::database::{self, Database};
 
 use super::script::{ALREADY, Script, platform_extension};
 use super::{File, Project, Unread, statements};
@@ -146,18 +147,17 @@ async fn run(database: &Database, script: &Script<'_>, label: &str) -> Result<bo
 /// The tables as the Supabase CLI creates them. Whether the seed is still to come is remembered with them, so that a start that
 /// breaks off goes on at the next.
 async fn prepare(database: &Database, seed: bool) -> Result<(), Error> {
-    let mut script = format!(
-        "{LOCK};
-         create schema if not exists supabase_migrations;
+    let mut script = String::from(
+        "create schema if not exists supabase_migrations;
          create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
          alter table supabase_migrations.schema_migrations add column if not exists statements text[];
          alter table supabase_migrations.schema_migrations add column if not exists name text;
-         create table if not exists supabase_migrations.seed_files (path text not null primary key, hash text not null);"
+         create table if not exists supabase_migrations.seed_files (path text not null primary key, hash text not null);",
     );
     if seed {
         script.push_str("insert into ntier.settings values ('seed', 'pending') on conflict do nothing");
     }
-    database.simple(&script).await.map(|_| ()).map_err(bookkeeping)
+    locked(database, &script).await.map_err(bookkeeping)
 }
 
 fn bookkeeping(cause: database::Error) -> Error {

@@ -133,6 +133,16 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "jwt_audience",
+        kind: Value("NAME"),
+        default: "any",
+        doc: "Tokens that name audiences (aud) have to name this one",
+        set: |settings, text| {
+            let _: () = settings.jwt_audience = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
         name: "api.require_key",
         kind: Boolean,
         default: "true; false in dev",
@@ -290,7 +300,7 @@ mod tests {
         let fresh = Settings::new(Mode::Serve);
         for definition in DEFINITIONS {
             let mut settings = fresh.clone();
-            if definition.default.contains(' ') || definition.default == "none" {
+            if definition.default.contains(' ') || ["none", "any"].contains(&definition.default) {
                 continue;
             }
             (definition.set)(&mut settings, definition.default.split(';').next().unwrap()).unwrap();

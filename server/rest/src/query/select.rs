@@ -25,6 +25,11 @@ fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>, grouped: bool)
         next(sql);
         select(sql, &qualifier, item);
     }
+    if embed.is_some() && of.select.is_empty() && of.embeds.is_empty() {
+        // Nothing of it is shown, but the parent may be ordered by it.
+        next(sql);
+        star(sql, &qualifier);
+    }
     if let Some(Embed { shape: Shape::SpreadMany { extra, .. }, .. }) = embed {
         for (relation, item) in extra {
             next(sql);

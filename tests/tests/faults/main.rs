@@ -1,14 +1,16 @@
 //! What goes wrong on its own: processes killed, statements that never end, queues that fill. Nothing acknowledged is lost, nothing
 //! half done stays, and service comes back.
+//!
+//! A binary of its own, so that the other suites do not share the machine while times matter.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use ntier_tests::node::{Node, send};
+use ntier_tests::node::{Node, PATIENCE, send};
 use ntier_tests::world::{agent, hasty_agent};
-use ntier_tests::{Ask, Backend, Who, World, on_both};
+use ntier_tests::{Ask, Backend, Who, World, on_both, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -24,8 +26,15 @@ const KILLS: u32 = 20;
 /// Service is back within.
 const BACK: Duration = Duration::from_secs(3);
 
+/// One of these at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
+    let _alone = alone();
     let world = World::start(Backend::Embedded);
     let load = Load::default();
     std::thread::scope(|scope| {
@@ -39,7 +48,7 @@ fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
             let engine = world.node.engine().expect("the engine runs");
             send(engine, Signal::KILL);
             let begun = Instant::now();
-            while world.ask(&Who::Service, "GET /rpc/who").send().status != 200 {}
+            until("service is back", || world.ask(&Who::Service, "GET /rpc/who").send().status == 200);
             assert!(begun.elapsed() < BACK, "kill {kill}: back after {:?}", begun.elapsed());
         }
         drop(ended);
@@ -48,6 +57,7 @@ fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
 }
 
 fn node_is_killed(backend: Backend) {
+    let _alone = alone();
     let world = World::start(backend);
     let url = RwLock::new(world.node.url.clone());
     let load = Load::default();
@@ -93,7 +103,7 @@ fn nothing_acknowledged_is_lost_when_the_node_is_killed_server() {
 #[derive(Default)]
 struct Load {
     acknowledged: Mutex<HashSet<String>>,
-    count: AtomicU32,
+    grown: Condvar,
     done: AtomicBool,
 }
 
@@ -111,7 +121,7 @@ impl Load {
             match answer.status {
                 200 => {
                     self.acknowledged.lock().unwrap().insert(entry);
-                    self.count.fetch_add(1, Ordering::SeqCst);
+                    self.grown.notify_all();
                 }
                 503 => assert!(answer.header("retry-after").is_some(), "{}", answer.text()),
                 status => panic!("{status} {}", answer.text()),
@@ -120,12 +130,12 @@ impl Load {
     }
 
     /// Until so many more are acknowledged.
-    fn wait_for_acknowledged(&self, more: u32) {
-        let (before, begun) = (self.count.load(Ordering::SeqCst), Instant::now());
-        while self.count.load(Ordering::SeqCst) < before + more {
-            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is acknowledged any more");
-            std::thread::yield_now();
-        }
+    fn wait_for_acknowledged(&self, more: usize) {
+        let acknowledged = self.acknowledged.lock().unwrap();
+        let wanted = acknowledged.len() + more;
+        let few = |acknowledged: &mut HashSet<String>| acknowledged.len() < wanted;
+        let (_acknowledged, waited) = self.grown.wait_timeout_while(acknowledged, PATIENCE, few).unwrap();
+        assert!(!waited.timed_out(), "nothing is acknowledged any more");
     }
 
     fn end_on_panic(&self) -> impl Drop {
@@ -181,7 +191,7 @@ fn a_stack_overflow_ends_only_its_request(world: &mut World) {
         assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
         assert!(answer.json()["code"].is_string(), "{}", answer.text());
         let begun = Instant::now();
-        while world.get("/films?select=id&id=eq.1").status != 200 {}
+        until("service is back", || world.get("/films?select=id&id=eq.1").status == 200);
         assert!(begun.elapsed() < BACK);
     }
 }
@@ -220,10 +230,10 @@ fn a_node_stops_in_order(world: &mut World) {
         let running = "select count(*)::int as n from pg_stat_activity where state = 'active' and query like '%slow%' \
             and pid <> pg_backend_pid()";
         match world.backend {
-            Backend::Server => while world.sql(running)[0]["n"] == 0 {},
+            Backend::Server => until("it runs", || world.sql(running)[0]["n"] != 0),
             Backend::Embedded => {
                 let hasty = hasty_agent(Duration::from_millis(500));
-                while world.ask(&Who::Anon, "GET /films?select=id&id=eq.1").through(&hasty).is_ok() {}
+                until("it runs", || world.ask(&Who::Anon, "GET /films?select=id&id=eq.1").through(&hasty).is_err());
             }
         }
         send(world.node.process(), Signal::TERM);
