@@ -13,6 +13,8 @@ use crate::settings::Settings;
 /// The example is also the built-in sample, so that it needs no network.
 const HELLO: &str = include_str!("../../../examples/hello/public/index.html");
 const CLIENT: &str = include_str!("../../../examples/hello/public/supabase.js");
+/// Copies of the client carry its licence.
+const CLIENT_LICENCE: &str = include_str!("../../../examples/hello/public/supabase.js.LICENSE");
 const EMPTY: &str = include_str!("../../pages/empty.html");
 
 /// `/ntier.json` has what a page may know: the publishable key, never another.
@@ -22,6 +24,7 @@ pub fn dev(settings: &Settings, project: &Project, keys: &Keys, address: SocketA
     if settings.public.is_none() && project.source == Source::Sample {
         pages.push(page("/", HTML, HELLO));
         pages.push(page("/supabase.js", "text/javascript; charset=utf-8", CLIENT));
+        pages.push(page("/supabase.js.LICENSE", "text/plain; charset=utf-8", CLIENT_LICENCE));
     } else if settings.public.is_none() {
         pages.push(page("/", HTML, EMPTY));
     }
