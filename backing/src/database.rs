@@ -9,6 +9,7 @@ mod connection;
 mod engine;
 mod handshake;
 pub mod migrations;
+mod progress;
 mod referee;
 mod slot;
 mod statements;
@@ -20,7 +21,7 @@ mod wire;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, oneshot};
@@ -251,14 +252,16 @@ impl Database {
         answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the database is closed".into())))
     }
 
-    /// The first idle connection, so that few are opened; else the one with the least to do.
+    /// The first idle connection, so that few are opened; else the one with the least to do of those that get on. What is written
+    /// behind a slow statement waits for it, so as few as possible go there.
     fn choose(&self) -> &Slot {
         let slots = &self.inner.slots;
-        slots
-            .iter()
-            .find(|slot| slot.load() == 0)
-            .or_else(|| slots.iter().min_by_key(|slot| slot.load()))
-            .unwrap_or(&slots[0])
+        if let Some(idle) = slots.iter().find(|slot| slot.progress.load() == 0) {
+            return idle;
+        }
+        let now = Instant::now();
+        let cost = |slot: &&Slot| (slot.progress.is_slow(now), slot.progress.load());
+        slots.iter().min_by_key(cost).unwrap_or(&slots[0])
     }
 }
 

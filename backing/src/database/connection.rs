@@ -11,14 +11,19 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::handshake::{Key, Ready};
+use super::progress::Progress;
 use super::referee::{Overdue, Referee};
 use super::statements::{Columns, Statements};
 use super::stream::Stream;
@@ -99,11 +104,14 @@ pub struct Connection {
     pub key: Key,
     statements: Statements,
     begun: VecDeque<Begun>,
+    /// Everything that was written has left.
+    flushed: bool,
+    progress: Arc<Progress>,
     notifications: broadcast::Sender<Notification>,
 }
 
 impl Connection {
-    pub fn new(ready: Ready, notifications: broadcast::Sender<Notification>) -> Self {
+    pub fn new(ready: Ready, notifications: broadcast::Sender<Notification>, progress: Arc<Progress>) -> Self {
         Self {
             stream: ready.stream,
             input: ready.buffer,
@@ -111,6 +119,8 @@ impl Connection {
             key: ready.key,
             statements: Statements::new(format!("n{}_", ready.key.process)),
             begun: VecDeque::new(),
+            flushed: true,
+            progress,
             notifications,
         }
     }
@@ -124,25 +134,17 @@ impl Connection {
         }
     }
 
-    /// Serves the queue until it closes or the connection ends. the referee is asked when the head is over its deadline.
+    /// Serves the queue until it closes or the connection ends. The referee is asked when the head is over its deadline.
     pub async fn run(mut self, queue: &mut mpsc::UnboundedReceiver<Work>, referee: &mut Referee) -> Ended {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let reason = loop {
             let room = self.begun.len() < DEPTH;
-            let (mut read, mut write) = tokio::io::split(&mut self.stream);
+            let busy = !self.begun.is_empty();
             tokio::select! {
                 biased;
-                written = write.write_buf(&mut self.output), if !self.output.is_empty() => {
-                    if let Err(cause) = written {
-                        drop((read, write));
-                        // What was answered before the end is still in the socket.
-                        let _ = self.drain().await;
-                        break Reason::Lost(cause.to_string());
-                    }
-                }
+                // First, so that what waits goes out in one write.
                 work = queue.recv(), if room => {
-                    drop((read, write));
                     let Some(work) = work else {
                         if self.begun.is_empty() { break Reason::Closed }
                         match self.finish().await {
@@ -155,18 +157,20 @@ impl Connection {
                         self.begin(work);
                     }
                 }
-                received = read.read_buf(&mut self.input) => {
-                    drop((read, write));
+                received = self.exchange() => {
                     match received {
                         Ok(0) => break Reason::Lost("the database closed the connection".into()),
                         Ok(_) => if let Err(wire::Broken) = self.receive() {
                             break Reason::Lost("the stream is broken".into());
                         },
-                        Err(cause) => break Reason::Lost(cause.to_string()),
+                        Err(cause) => {
+                            // What was answered before the end is still in the socket.
+                            let _ = self.drain().await;
+                            break Reason::Lost(cause.to_string());
+                        }
                     }
                 }
-                _ = tick.tick(), if !self.begun.is_empty() => {
-                    drop((read, write));
+                _ = tick.tick(), if busy => {
                     if let Some(reason) = self.look_at_head(referee).await {
                         let _ = self.drain().await;
                         break reason;
@@ -174,7 +178,31 @@ impl Connection {
                 }
             }
         };
+        self.progress.idle();
         Ended { reason, begun: self.begun }
+    }
+
+    /// Writes what is to be written, and returns when something was read.
+    fn exchange(&mut self) -> impl Future<Output = std::io::Result<usize>> {
+        poll_fn(|context| {
+            while !self.output.is_empty() {
+                match poll_write_buf(Pin::new(&mut self.stream), context, &mut self.output) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(_)) => self.flushed = false,
+                    Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
+                    Poll::Pending => break,
+                }
+            }
+            // TLS keeps a record until it is flushed.
+            if !self.flushed && self.output.is_empty() {
+                match Pin::new(&mut self.stream).poll_flush(context) {
+                    Poll::Ready(Ok(())) => self.flushed = true,
+                    Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
+                    Poll::Pending => {}
+                }
+            }
+            poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input)
+        })
     }
 
     /// The last answers after the queue has closed, then a polite end.
@@ -182,6 +210,7 @@ impl Connection {
         wire::terminate(&mut self.output);
         let lost = |cause: std::io::Error| Reason::Lost(cause.to_string());
         self.stream.write_all(&self.output).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
         self.drain().await.map_err(lost)
     }
 
@@ -228,7 +257,7 @@ impl Connection {
                 });
             }
         }
-        let since = self.begun.is_empty().then(Instant::now);
+        let since = self.begun.is_empty().then(|| self.progress.head());
         self.begun.push_back(Begun {
             work,
             since,
@@ -267,8 +296,9 @@ impl Connection {
     /// ReadyForQuery: the head's transaction has ended.
     fn complete(&mut self) -> Result<(), wire::Broken> {
         let mut head = self.begun.pop_front().ok_or(wire::Broken)?;
-        if let Some(next) = self.begun.front_mut() {
-            next.since = Some(Instant::now());
+        match self.begun.front_mut() {
+            Some(next) => next.since = Some(self.progress.head()),
+            None => self.progress.idle(),
         }
         for (text, _) in &head.parsed[head.confirmed.min(head.parsed.len())..] {
             self.statements.forget(text);

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
@@ -16,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::connection::{Connection, Ended, Reason, Work};
 use super::engine::{self, Engine};
 use super::handshake;
+use super::progress::Progress;
 use super::referee::Referee;
 use super::{Error, Notification, Options, Target};
 
@@ -28,16 +28,16 @@ const PATIENT_ATTEMPTS: usize = 4;
 pub struct Slot {
     queue: Mutex<Option<mpsc::UnboundedSender<Work>>>,
     sender: mpsc::WeakUnboundedSender<Work>,
-    load: Arc<AtomicUsize>,
+    pub progress: Arc<Progress>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Counts a batch as the slot's load while it lives.
-pub struct Load(Arc<AtomicUsize>);
+pub struct Load(Arc<Progress>);
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.remove();
     }
 }
 
@@ -60,25 +60,18 @@ impl Slot {
 
     fn spawn(driver: Driver, connection: Option<Connection>) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let progress = driver.progress.clone();
         let task = tokio::spawn(driver.drive(receiver, connection));
-        Self {
-            sender: sender.downgrade(),
-            queue: Mutex::new(Some(sender)),
-            load: Arc::default(),
-            task: Mutex::new(Some(task)),
-        }
-    }
-
-    pub fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
+        Self { sender: sender.downgrade(), queue: Mutex::new(Some(sender)), progress, task: Mutex::new(Some(task)) }
     }
 
     pub fn submit(&self, work: Work) -> Result<Load, Error> {
         let closed = || Error::Unavailable("the database is closed".into());
         let sender = self.sender.upgrade().ok_or_else(closed)?;
+        self.progress.add();
+        let load = Load(self.progress.clone());
         sender.send(work).map_err(|_| closed())?;
-        self.load.fetch_add(1, Ordering::Relaxed);
-        Ok(Load(self.load.clone()))
+        Ok(load)
     }
 
     pub async fn close(&self) {
@@ -96,6 +89,7 @@ struct Driver {
     referee: Referee,
     listen: Vec<String>,
     notifications: broadcast::Sender<Notification>,
+    progress: Arc<Progress>,
 }
 
 impl Driver {
@@ -105,7 +99,8 @@ impl Driver {
             Target::External(address) => Referee::Server(address.clone()),
             Target::Embedded(_) => Referee::Engine { engine: None, guest_deadline },
         };
-        Self { target, referee, listen: options.listen.clone(), notifications }
+        let progress = Arc::new(Progress::new());
+        Self { target, referee, listen: options.listen.clone(), notifications, progress }
     }
 
     async fn connect(&mut self) -> Result<Connection, Error> {
@@ -121,7 +116,8 @@ impl Driver {
                 embedded.address(engine::NODE)
             }
         };
-        let mut connection = Connection::new(handshake::connect(&address).await?, self.notifications.clone());
+        let ready = handshake::connect(&address).await?;
+        let mut connection = Connection::new(ready, self.notifications.clone(), self.progress.clone());
         connection.listen(&self.listen);
         Ok(connection)
     }
