@@ -1,9 +1,8 @@
 //! The same statements for pgbench: what a request really sends is read from the server's log, so that it cannot go stale.
 
 use ntier_tests::postgres::Postgres;
-use ntier_tests::world::agent;
 
-use crate::Case;
+use crate::case::Case;
 use crate::subject::Subject;
 
 /// A key that no text of a request contains by chance.
@@ -13,45 +12,28 @@ const MARK: &str = "7919";
 pub fn script(server: &Postgres, subject: &Subject, case: &Case) -> Result<String, String> {
     server.sql("postgres", "alter system set log_statement = 'all'");
     server.sql("postgres", "select pg_reload_conf()");
-    let log = server.directory.join("log");
-    let read = || std::fs::read_to_string(&log).map_err(|cause| cause.to_string());
-    // A session takes new settings in when it is idle; so the first request that is logged may not be the first.
-    let mut statements = Vec::new();
-    for _ in 0..100 {
-        let before = read()?.len();
-        ask(subject, case)?;
-        statements = logged(&read()?[before..]);
-        if statements.len() == 2 {
-            break;
-        }
-    }
+    let statements = statements(server, subject, case);
     server.sql("postgres", "alter system reset log_statement");
     server.sql("postgres", "select pg_reload_conf()");
-    if statements.len() != 2 {
-        return Err(format!("{}: the log has {} statements instead of two", case.name, statements.len()));
-    }
-    let body = statements.join(";\n").replace(&format!("'{MARK}'"), ":id");
+    let body = statements?.join(";\n").replace(&format!("'{MARK}'"), ":id");
     Ok(format!("\\set id random(1, 10000)\n\\startpipeline\n{body};\n\\endpipeline\n"))
 }
 
-fn ask(subject: &Subject, case: &Case) -> Result<(), String> {
-    let url = format!("{}/rest/v1{}", subject.node.url, case.path.replace("ID", MARK));
-    let agent = agent();
-    let asked = if case.method == "POST" {
-        let mut request = agent.post(&url).header("content-type", "application/json");
-        for (name, value) in &subject.headers {
-            request = request.header(*name, value);
+fn statements(server: &Postgres, subject: &Subject, case: &Case) -> Result<Vec<String>, String> {
+    let log = server.directory.join("log");
+    let read = || std::fs::read_to_string(&log).map_err(|cause| format!("{}: {cause}", log.display()));
+    // A session takes new settings in when it is idle; so the first request that is logged may not be the first.
+    let mut seen = 0;
+    for _ in 0..100 {
+        let before = read()?.len();
+        subject.ask(case, MARK)?;
+        let statements = logged(&read()?[before..]);
+        if statements.len() == 2 {
+            return Ok(statements);
         }
-        request.send(case.body)
-    } else {
-        let mut request = agent.get(&url);
-        for (name, value) in &subject.headers {
-            request = request.header(*name, value);
-        }
-        request.call()
-    };
-    let status = asked.map_err(|cause| cause.to_string())?.status();
-    if status.is_success() { Ok(()) } else { Err(format!("{}: {status}", case.name)) }
+        seen = statements.len();
+    }
+    Err(format!("{}: the server's log has {seen} statements of a request instead of two", case.name))
 }
 
 /// The statements in the log, with their parameters as literals.

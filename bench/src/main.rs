@@ -1,57 +1,24 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
 //! statements in the same transactions on the same server, in one run. README.md says how to read it.
 
+mod case;
 mod ceiling;
 mod load;
 mod measure;
 mod report;
+mod run;
 mod subject;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command, value_parser};
-use serde_json::json;
-
-use report::Line;
-use subject::Subject;
-
-/// One kind of request.
-pub struct Case {
-    pub name: &'static str,
-    pub method: &'static str,
-    /// `ID` stands for a number from 1 to 10,000 that differs each time.
-    pub path: &'static str,
-    pub body: &'static str,
-}
-
-const CASES: &[Case] = &[
-    Case { name: "GET by key", method: "GET", path: "/items?id=eq.ID", body: "" },
-    Case { name: "GET list of 20", method: "GET", path: "/items?select=id,name,price&order=id&limit=20", body: "" },
-    Case { name: "GET embedding", method: "GET", path: "/items?select=id,name,parts(id,name)&id=eq.ID", body: "" },
-    Case { name: "POST one row", method: "POST", path: "/events", body: r#"{"body":"hello"}"# },
-];
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 fn main() -> ExitCode {
-    let matches = Command::new("bench")
-        .about("Measures the data API")
-        .subcommand_required(true)
-        .subcommand(
-            Command::new("rest")
-                .arg(Arg::new("binary").long("binary").required(true).value_parser(value_parser!(PathBuf)))
-                .arg(Arg::new("seconds").long("seconds").default_value("8").value_parser(value_parser!(u32)))
-                .arg(Arg::new("only").long("only").help("Only cases whose name contains this"))
-                .arg(Arg::new("json").long("json").value_name("FILE").value_parser(value_parser!(PathBuf)))
-                .arg(Arg::new("quick").long("quick").action(ArgAction::SetTrue).help("One second per case")),
-        )
-        .get_matches();
-    let Some(("rest", flags)) = matches.subcommand() else { return ExitCode::from(2) };
-    let (Some(binary), Some(&seconds)) = (flags.get_one::<PathBuf>("binary"), flags.get_one::<u32>("seconds")) else {
-        return ExitCode::from(2);
-    };
-    let seconds = if flags.get_flag("quick") { 1 } else { seconds };
-    let only = flags.get_one::<String>("only").map(String::as_str).unwrap_or_default();
-    match rest(binary, seconds, only, flags.get_one::<PathBuf>("json")) {
+    let matches = Command::new("bench").about("Measures the data API").subcommand_required(true).subcommand(rest());
+    let matches = matches.get_matches();
+    let Some(options) = matches.subcommand_matches("rest").and_then(options) else { return ExitCode::from(2) };
+    match run::rest(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("{fault}");
@@ -60,36 +27,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn rest(binary: &std::path::Path, seconds: u32, only: &str, json: Option<&PathBuf>) -> Result<(), String> {
-    let server = ntier_tests::postgres::start("");
-    server.sql("postgres", "create database bench");
-    let mut subjects =
-        [Subject::start("server", binary, Some(server.url("bench")))?, Subject::start("embedded", binary, None)?];
-    let starts = subjects.iter_mut().map(|subject| measure::starts(subject, 5)).collect::<Result<Vec<_>, _>>()?;
-    let idle = subjects.iter().map(|subject| measure::memory(&subject.node)).collect::<Result<Vec<_>, _>>()?;
-    let mut lines = Vec::new();
-    for case in CASES.iter().filter(|case| case.name.contains(only)) {
-        println!("{} …", case.name);
-        let script = ceiling::script(&server, &subjects[0], case)?;
-        let ceiling = load::pgbench(&server, &script, seconds)?;
-        for subject in &subjects {
-            let answered = load::wrk(subject, case, seconds)?;
-            lines.push(Line {
-                case: case.name,
-                subject: subject.name,
-                answered,
-                ceiling,
-                memory: measure::memory(&subject.node)?,
-            });
-        }
-    }
-    let http = subjects.iter().map(|subject| load::health(subject, seconds.min(4))).collect::<Result<Vec<_>, _>>()?;
-    let rounds: Vec<_> = subjects.iter().map(|subject| subject.name).zip(starts).zip(idle).zip(http).collect();
-    report::print(&lines, &rounds);
-    if let Some(path) = json {
-        let raw = json!({ "seconds": seconds, "cases": lines.iter().map(Line::json).collect::<Vec<_>>(),
-            "subjects": rounds.iter().map(report::subject_json).collect::<Vec<_>>() });
-        std::fs::write(path, format!("{raw:#}\n")).map_err(|cause| format!("{}: {cause}", path.display()))?;
-    }
-    Ok(())
+fn rest() -> Command {
+    let path = || value_parser!(PathBuf);
+    let count = || value_parser!(u32).range(1..);
+    Command::new("rest").about("Requests of a signed-in user, beside pgbench").args([
+        Arg::new("binary")
+            .long("binary")
+            .value_name("PATH")
+            .required(true)
+            .value_parser(path())
+            .help("The ntier to measure"),
+        Arg::new("seconds").long("seconds").default_value("8").value_parser(count()).help("For each measurement"),
+        Arg::new("rounds").long("rounds").default_value("1").value_parser(count()).help("The middle one counts"),
+        Arg::new("only").long("only").value_name("NAME").default_value("").help("Only cases whose name contains this"),
+        Arg::new("json").long("json").value_name("FILE").value_parser(path()).help("Keeps all that was measured"),
+        Arg::new("quick").long("quick").action(ArgAction::SetTrue).help("One second for each, to try it"),
+    ])
+}
+
+fn options(flags: &ArgMatches) -> Option<run::Options> {
+    let is_quick = flags.get_flag("quick");
+    Some(run::Options {
+        binary: flags.get_one::<PathBuf>("binary")?.clone(),
+        seconds: if is_quick { 1 } else { *flags.get_one("seconds")? },
+        warm_up: if is_quick { 1 } else { 2 },
+        rounds: *flags.get_one("rounds")?,
+        only: flags.get_one::<String>("only")?.clone(),
+        json: flags.get_one::<PathBuf>("json").cloned(),
+    })
 }

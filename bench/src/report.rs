@@ -1,68 +1,122 @@
-//! The table, and the same as JSON.
+//! The table, and all that was measured as JSON.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::Answered;
-use crate::measure::Memory;
+use crate::load::{Answered, CONNECTIONS, Transacted};
+use crate::run::{Known, Line, Measured, Options};
 
-/// One case on one subject.
-pub struct Line {
-    pub case: &'static str,
-    pub subject: &'static str,
-    pub answered: Answered,
-    /// Transactions per second of pgbench with the same statements on the server.
-    pub ceiling: f64,
-    /// At the end of the case.
-    pub memory: Memory,
+pub struct Report<'a> {
+    pub options: &'a Options,
+    /// The share of the processors that others used before the run.
+    pub busy: f64,
+    /// PostgreSQL's version.
+    pub server: String,
+    pub lines: Vec<Line>,
+    pub known: Vec<Known>,
 }
 
-impl Line {
-    pub fn json(&self) -> Value {
-        json!({
-            "case": self.case, "subject": self.subject, "requests_per_second": self.answered.rate,
-            "p50_ms": self.answered.p50_ms, "p99_ms": self.answered.p99_ms, "pgbench_per_second": self.ceiling,
-            "ratio": self.answered.rate / self.ceiling, "node_mb": self.memory.node, "engine_mb": self.memory.engine,
-        })
+pub fn print(report: &Report) {
+    println!("\n{}", report.server);
+    println!(
+        "{} processors, {CONNECTIONS} connections, {} s for each; others used {:.0} % of the processors before the run",
+        processors(),
+        report.options.seconds,
+        100.0 * report.busy,
+    );
+    println!(
+        "\n{:<15} {:<9} {:>9} {:>7} {:>7} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
+        "", "", "requests", "p50", "p99", "pgbench", "of it", "node", "database", "(pgbench)", "PSS", "RSS"
+    );
+    println!(
+        "{:<15} {:<9} {:>9} {:>7} {:>7} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
+        "", "", "/s", "ms", "ms", "/s", "", "µs/req", "µs/req", "µs/tx", "MB", "MB"
+    );
+    for line in &report.lines {
+        match line.middle() {
+            Some(measured) => row(line, measured),
+            None => println!("{:<15} {:<9}    FAILED", line.case, line.subject),
+        }
+    }
+    println!();
+    for known in &report.known {
+        print_known(known);
     }
 }
 
-/// Name, start time, idle memory, and the rate of requests that need no database.
-pub type Round = (((&'static str, Duration), Memory), f64);
+fn row(line: &Line, measured: &Measured) {
+    let Answered { rate, p50_ms, p99_ms, .. } = &measured.answered;
+    println!(
+        "{:<15} {:<9} {rate:>9.0} {p50_ms:>7.2} {p99_ms:>7.2} {:>8.0} {:>5.0}%   {:>7.1} {:>11.1} {:>10.1}   {:>6.0} {:>6.0}",
+        line.case,
+        line.subject,
+        measured.ceiling.rate(),
+        100.0 * measured.ratio(),
+        microseconds(measured.node),
+        microseconds(measured.database),
+        microseconds(measured.ceiling.database),
+        measured.memory.pss(),
+        measured.memory.rss(),
+    );
+}
 
-pub fn subject_json(round: &Round) -> Value {
-    let (((name, start), idle), http) = round;
+fn print_known(known: &Known) {
+    let health = known.health.as_ref().map_or_else(
+        || "GET /health FAILED".to_owned(),
+        |health| format!("GET /health {:.0}/s, p99 {:.2} ms", health.rate, health.p99_ms),
+    );
+    println!(
+        "{:<9} first answer after {:.2} s on what is there; idle PSS {:.0} MB (node {:.0}, engine {:.0}), RSS {:.0} MB; {health}",
+        known.subject,
+        known.start().as_secs_f64(),
+        known.idle.pss(),
+        known.idle.node.pss,
+        known.idle.engine.pss,
+        known.idle.rss(),
+    );
+}
+
+pub fn json(report: &Report) -> Value {
+    let lines = report.lines.iter().map(|line| {
+        json!({ "case": line.case, "subject": line.subject, "rounds": line.rounds.iter().map(round).collect::<Vec<_>>() })
+    });
+    let known = report.known.iter().map(|known| {
+        json!({
+            "subject": known.subject, "idle": known.idle.json(), "health": known.health.as_ref().map(answered),
+            "start_seconds": known.starts.iter().map(Duration::as_secs_f64).collect::<Vec<_>>(),
+        })
+    });
     json!({
-        "subject": name, "start_seconds": start.as_secs_f64(), "idle_node_mb": idle.node, "idle_engine_mb": idle.engine,
-        "health_per_second": http,
+        "server": report.server, "processors": processors(), "busy_before": report.busy, "connections": CONNECTIONS,
+        "seconds": report.options.seconds, "warm_up_seconds": report.options.warm_up,
+        "cases": lines.collect::<Vec<_>>(), "subjects": known.collect::<Vec<_>>(),
     })
 }
 
-pub fn print(lines: &[Line], rounds: &[Round]) {
-    println!(
-        "\n{:<16} {:<9} {:>10} {:>8} {:>8} {:>11} {:>6} {:>8}",
-        "", "", "requests/s", "p50 ms", "p99 ms", "pgbench tps", "ratio", "MB"
-    );
-    for line in lines {
-        let Answered { rate, p50_ms, p99_ms } = line.answered;
-        println!(
-            "{:<16} {:<9} {rate:>10.0} {p50_ms:>8.2} {p99_ms:>8.2} {:>11.0} {:>5.0}% {:>8.0}",
-            line.case,
-            line.subject,
-            line.ceiling,
-            100.0 * rate / line.ceiling,
-            line.memory.node + line.memory.engine,
-        );
-    }
-    println!();
-    for (((name, start), idle), http) in rounds {
-        println!(
-            "{name:<9} first answer after {:.2} s on what is there; idle {:.0} MB (node {:.0}, engine {:.0}); GET /health {http:.0}/s",
-            start.as_secs_f64(),
-            idle.node + idle.engine,
-            idle.node,
-            idle.engine,
-        );
-    }
+fn round(measured: &Measured) -> Value {
+    json!({
+        "wrk": answered(&measured.answered), "ratio": measured.ratio(), "memory": measured.memory.json(),
+        "node_us": microseconds(measured.node), "database_us": microseconds(measured.database),
+        "pgbench": measured.ceiling.transacted.iter().map(transacted).collect::<Vec<_>>(),
+        "pgbench_database_us": microseconds(measured.ceiling.database), "pgbench_script": measured.ceiling.script,
+    })
+}
+
+fn answered(answered: &Answered) -> Value {
+    let Answered { requests, rate, p50_ms, p99_ms, raw } = answered;
+    json!({ "requests": requests, "requests_per_second": rate, "p50_ms": p50_ms, "p99_ms": p99_ms, "said": raw })
+}
+
+fn transacted(transacted: &Transacted) -> Value {
+    let Transacted { clients, transactions, rate, raw } = transacted;
+    json!({ "clients": clients, "transactions": transactions, "transactions_per_second": rate, "said": raw })
+}
+
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(0, std::num::NonZero::get)
 }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use ntier_security::token::{SigningKey, sign};
 use ntier_tests::node::Node;
-use ntier_tests::world::now;
+use ntier_tests::world::{agent, now};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::case::Case;
 
 /// A node of the build that is measured.
 pub struct Subject {
@@ -37,6 +39,29 @@ impl Subject {
         let token = token.map_err(|cause| cause.to_string())?;
         let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", format!("Bearer {token}"))];
         Ok(Self { name, node, headers, binary: binary.to_owned(), flags, folder })
+    }
+
+    /// Asks once, and looks at the answer.
+    pub fn ask(&self, case: &Case, id: &str) -> Result<(), String> {
+        let url = format!("{}/rest/v1{}", self.node.url, case.path.replace("{id}", id));
+        let agent = agent();
+        let answer = if case.body.is_empty() {
+            let mut request = agent.get(&url);
+            for (name, value) in &self.headers {
+                request = request.header(*name, value);
+            }
+            request.call()
+        } else {
+            let mut request = agent.post(&url).header("content-type", "application/json");
+            for (name, value) in &self.headers {
+                request = request.header(*name, value);
+            }
+            request.send(case.body)
+        };
+        let mut answer = answer.map_err(|cause| format!("{} on {}: {cause}", case.name, self.name))?;
+        let body = answer.body_mut().read_to_string();
+        let body = body.map_err(|cause| format!("{} on {}: {cause}", case.name, self.name))?;
+        case.check(answer.status().as_u16(), &body)
     }
 
     /// Starts it once more on what is there.

@@ -12,7 +12,8 @@ cargo xtask <command>
   test     everything that must pass: tidy, formatting, lints, all tests on the embedded database and on a
            PostgreSQL server; installs what it needs first and prints what
   tidy     checks the arrows between the rooms, module comments and forbidden names
-  bench    `bench rest`: the data API beside pgbench, as ratios (bench/README.md); --only, --seconds, --quick, --json FILE
+  bench    `bench rest`: the data API beside pgbench, as ratios (bench/README.md); --only NAME, --seconds N, --rounds N,
+           --quick, --json FILE, and --binary PATH for a build that is there already
   help     this text
 ";
 
@@ -39,14 +40,19 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<(), String> {
     packages::ensure(packages::BENCH)?;
-    run::cargo(&["build", "--release", "--package", "ntier-cli"])?;
     let mut arguments: Vec<String> = std::env::args().skip(2).collect();
     if arguments.is_empty() {
         arguments.push("rest".into());
     }
+    if !arguments
+        .iter()
+        .any(|argument| argument == "--binary" || argument.starts_with("--binary=") || argument == "--help")
+    {
+        run::cargo(&["build", "--release", "--package", "ntier-cli"])?;
+        arguments.extend(["--binary", "target/release/ntier"].map(String::from));
+    }
     let mut all = vec!["run", "--quiet", "--package", "ntier-bench", "--"];
     all.extend(arguments.iter().map(String::as_str));
-    all.extend(["--binary", "target/release/ntier"]);
     run::cargo(&all)
 }
 
