@@ -94,6 +94,8 @@ fn open(options: &Options) -> Result<Oliphaunt, Error> {
         .startup_guc("max_wal_senders", "0")
         .startup_guc("max_replication_slots", "0")
         .startup_guc("wal_buffers", "512kB")
+        // Plans have a number by which they are found again.
+        .startup_guc("compute_query_id", "on")
         .open()
         .map_err(|cause| Error::Open(cause.to_string()))
 }
