@@ -241,4 +241,24 @@ mod tests {
         assert_eq!(refusal.severity, "ERROR");
         assert_eq!((refusal.hint.as_deref(), refusal.position), (Some("look"), Some(15)));
     }
+
+    #[test]
+    fn whatever_the_database_sends_is_understood_or_refused() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut byte = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            // Small numbers are lengths that may fit.
+            if state & 256 == 0 { u8::try_from(state & 7).unwrap() } else { u8::try_from(state >> 8 & 255).unwrap() }
+        };
+        for _ in 0..100_000 {
+            let bytes: Vec<u8> = (0..byte() / 4).map(|_| byte()).collect();
+            let _ = next(&mut BytesMut::from(&bytes[..]));
+            let _ = (columns(&bytes), refusal(&bytes), text(&bytes), notification(&bytes));
+            if let Some(row) = row(bytes.into()) {
+                assert!(row.values().count() < 1 << 16);
+            }
+        }
+    }
 }

@@ -276,4 +276,47 @@ mod tests {
         assert_eq!(statement.words(6), ["create", "extension", "if", "not", "exists", "pg_net"]);
         assert_eq!(split("BEGIN")[0].words(2), ["begin"]);
     }
+
+    #[test]
+    fn whatever_a_file_holds_is_split_into_its_parts() {
+        const PIECES: &[&str] = &[
+            "select 1",
+            ";",
+            "'",
+            "''",
+            "\"",
+            "$$",
+            "$a$",
+            "--",
+            "\n",
+            "/*",
+            "*/",
+            "begin atomic",
+            "end",
+            "create function f()",
+            "E'\\'",
+            "é",
+            "$1",
+            " ",
+            "case",
+            "(",
+            ")",
+        ];
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap()
+        };
+        for _ in 0..50_000 {
+            let text: String = (0..next(14)).map(|_| PIECES[next(PIECES.len())]).collect();
+            let mut after = 0;
+            for statement in split(&text) {
+                assert!(!statement.text.is_empty() && statement.begin >= after, "{text:?}");
+                assert!(text[statement.begin..].starts_with(statement.text), "{text:?}");
+                after = statement.begin + statement.text.len();
+            }
+        }
+    }
 }
