@@ -1,5 +1,6 @@
 //! Automation in Rust: `cargo xtask test`, `tidy`, `help`.
 
+mod node;
 mod packages;
 mod run;
 mod tidy;
@@ -58,6 +59,7 @@ fn bench() -> Result<(), String> {
 
 fn test() -> Result<(), String> {
     packages::ensure(packages::TEST)?;
+    node::ensure()?;
     tidy::check()?;
     run::cargo(&["fmt", "--all", "--check"])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;

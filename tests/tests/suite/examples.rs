@@ -1,5 +1,6 @@
 //! The examples, with the unmodified supabase-js as the client.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -20,10 +21,17 @@ fn installed(name: &str) -> PathBuf {
     folder
 }
 
+/// Where `cargo xtask test` has put a Node.js comes first, if it had to.
+fn search_path() -> OsString {
+    let tools = directory::repository().join("target/tools/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path))).expect("no folder has a colon")
+}
+
 /// Runs npm; gives what it printed.
 fn npm(folder: &PathBuf, arguments: &[&str], world: Option<&World>) -> String {
     let mut command = Command::new("npm");
-    command.args(arguments).current_dir(folder);
+    command.args(arguments).current_dir(folder).env("PATH", search_path());
     if let Some(world) = world {
         command.env("SUPABASE_URL", &world.node.url);
         command.env("SUPABASE_PUBLISHABLE_KEY", world.key("publishable_key"));
