@@ -42,7 +42,7 @@ one transaction. Works while a node runs, and starts the embedded database for a
 
   ntier sql 'select * from messages'
   ntier sql --file report.sql --json
-  pg_dump … | ntier sql";
+  ntier sql < schema.sql";
 
 pub fn command() -> Command {
     let styles = Styles::styled()

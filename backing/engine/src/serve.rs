@@ -5,20 +5,26 @@
 //! ends, but not while it idles and others wait. At the end (standard input closed, or a trap) the process
 //! leaves; the log makes the next start whole.
 
+mod arrival;
+mod turns;
+
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use oliphaunt_wasix::{DatabaseStorage, Extension, Oliphaunt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::client::{Client, NODE, Phase};
+use crate::client::{Client, Phase};
 use crate::lock::{self, Lock};
 use crate::maintenance::Maintenance;
 use crate::parent::{self, Running};
-use crate::{Error, Options, frame, session, socket_path, turn};
+use crate::{Error, Options, frame, session, socket_path};
 
 /// A client that idles inside a transaction while others wait loses it after this.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
@@ -45,6 +51,7 @@ pub fn serve(options: &Options) -> ExitCode {
 }
 
 fn start(options: &Options) -> Result<Server, Error> {
+    ignore_signals().map_err(|cause| Error::Io { what: "ignore signals in", path: options.data.clone(), cause })?;
     let io = |what| {
         let path = options.data.clone();
         move |cause: std::io::Error| Error::Io { what, path, cause }
@@ -70,6 +77,16 @@ fn start(options: &Options) -> Result<Server, Error> {
         std::process::exit(0);
     });
     Server::new(engine, listener, running, left, lock)
+}
+
+/// Who ends a service signals all its processes: the node answers what is under way first, and needs the engine for it. The end of
+/// standard input is what counts here.
+fn ignore_signals() -> std::io::Result<()> {
+    let unheard = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, unheard.clone())?;
+    }
+    Ok(())
 }
 
 /// Temporary files belong to one process; the lock says that it is this one.
@@ -169,11 +186,16 @@ impl Server {
                 return self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()));
             }
             self.accept();
-            while !self.leaving && self.one_turn()? {
+            // Whoever has gone, or is sent away, may have kept others waiting whose turns have been read already: so this comes
+            // before the turns, and nobody with a whole turn is left behind when it goes to wait again.
+            loop {
+                self.bury()?;
+                self.evict_idle_owner()?;
+                if self.leaving || !self.one_turn()? {
+                    break;
+                }
                 self.read_ready();
             }
-            self.bury()?;
-            self.evict_idle_owner()?;
             if self.owner.is_none() && self.maintenance.due(self.turns).is_some_and(|due| due <= Instant::now()) {
                 self.switch(None)?;
                 self.maintenance.run(&mut self.engine, self.turns)?;
@@ -276,195 +298,6 @@ impl Server {
         }
     }
 
-    /// Answers the startup packet: no password, because the socket's directory is private.
-    fn startup(&mut self, index: usize) -> Result<bool, Error> {
-        let client = &mut self.clients[index];
-        let Some((length, rest)) = client.input.split_first_chunk::<4>() else {
-            return Ok(false);
-        };
-        let length = u32::from_be_bytes(*length) as usize;
-        if !(8..=10_000).contains(&length) {
-            client.gone = true;
-            return Ok(true);
-        }
-        if rest.len() + 4 < length {
-            return Ok(false);
-        }
-        let packet: Vec<u8> = client.input.drain(..length).skip(4).collect();
-        match u32::from_be_bytes([packet[0], packet[1], packet[2], packet[3]]) {
-            // SSLRequest and GSSENCRequest: not here.
-            80_877_103 | 80_877_104 => client.send(b"N"),
-            196_608..=196_610 => return self.welcome(index, &packet[4..]),
-            // CancelRequest and anything else.
-            _ => client.gone = true,
-        }
-        Ok(true)
-    }
-
-    fn welcome(&mut self, index: usize, packet: &[u8]) -> Result<bool, Error> {
-        let fields = startup_fields(packet);
-        let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let user = field("user").unwrap_or("postgres").to_owned();
-        let database = field("database").unwrap_or(&user).to_owned();
-        let is_node = field("application_name") == Some(NODE);
-        if database != "postgres" {
-            let message = format!("database \"{database}\" does not exist; the embedded database is \"postgres\"");
-            self.refuse(index, "3D000", &message);
-            return Ok(true);
-        }
-        let id = self.clients[index].id;
-        self.switch(Some(id))?;
-        if user != "postgres" {
-            let set = format!("SET SESSION AUTHORIZATION {}", session::quoted(&user, '"'));
-            if let Some(message) = frame::error(&session::sql(&mut self.engine, &set)?) {
-                self.refuse(index, "28000", &message);
-                return Ok(true);
-            }
-        }
-        let parameters = self.parameters.clone();
-        let client = &mut self.clients[index];
-        client.is_node = is_node && user == "postgres";
-        client.phase = Phase::Ready;
-        let mut out = Vec::new();
-        frame::push(&mut out, b'R', &0_u32.to_be_bytes());
-        out.extend_from_slice(&parameters);
-        frame::push(&mut out, b'K', &[id.to_be_bytes(), [0; 4]].concat());
-        frame::push(&mut out, b'Z', b"I");
-        client.send(&out);
-        Ok(true)
-    }
-
-    fn refuse(&mut self, index: usize, code: &str, message: &str) {
-        let mut out = Vec::new();
-        frame::push_error(&mut out, "FATAL", code, message);
-        let client = &mut self.clients[index];
-        client.send(&out);
-        client.gone = true;
-    }
-
-    fn statement(&mut self, index: usize) -> Result<bool, Error> {
-        let client = &mut self.clients[index];
-        let length = match turn::length(&client.input) {
-            Ok(Some(length)) => length,
-            Ok(None) => return Ok(false),
-            Err(frame::TooLong) => {
-                self.refuse(index, "08P01", "invalid message length");
-                return Ok(true);
-            }
-        };
-        if client.input[0] == b'X' {
-            client.gone = true;
-            return Ok(true);
-        }
-        if client.is_node {
-            let turn: Vec<u8> = client.input.drain(..length).collect();
-            return self.run_turn(index, &turn, false);
-        }
-        if turn::is_copy_in(&client.input[..length]) {
-            // The engine wants the rows together with the statement, so they are collected first.
-            client.send(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
-            client.phase = Phase::Copying;
-            return Ok(true);
-        }
-        let turn: Vec<u8> = client.input.drain(..length).collect();
-        let prefix = format!("c{}_", client.id);
-        let turn = turn::rewrite(&turn, &prefix, &mut client.prepared);
-        self.run_turn(index, &turn, false)
-    }
-
-    fn copy(&mut self, index: usize) -> Result<bool, Error> {
-        let client = &mut self.clients[index];
-        let statement = turn::length(&client.input).ok().flatten().unwrap_or(0);
-        match turn::copy_length(&client.input[statement..]) {
-            Ok(Some(rows)) => {
-                client.phase = Phase::Ready;
-                let turn: Vec<u8> = client.input.drain(..statement + rows).collect();
-                self.run_turn(index, &turn, true)
-            }
-            Ok(None) => Ok(false),
-            Err(frame::TooLong) => {
-                self.refuse(index, "08P01", "invalid message length");
-                Ok(true)
-            }
-        }
-    }
-
-    fn run_turn(&mut self, index: usize, turn: &[u8], was_copy: bool) -> Result<bool, Error> {
-        let id = self.clients[index].id;
-        self.switch(Some(id))?;
-        self.running.begin(id);
-        let response = session::run(&mut self.engine, turn)?;
-        self.running.end();
-        self.turns += 1;
-        self.clients[index].last_turn = Instant::now();
-        let seen = self.deliver(index, &response, was_copy);
-        self.owner = match seen.status {
-            Some(b'I') => None,
-            _ => Some(id),
-        };
-        if seen.listening {
-            self.note_channels(index)?;
-        }
-        Ok(true)
-    }
-
-    /// Sends the response to its client, and notifications to all who listen.
-    fn deliver(&mut self, index: usize, response: &[u8], was_copy: bool) -> Seen {
-        let mut seen = Seen::default();
-        let mut notifications = Vec::new();
-        let mut plain = true;
-        for frame in frame::all(response) {
-            match frame.kind {
-                b'Z' => seen.status = frame.body.first().copied(),
-                b'A' => {
-                    notifications.push(frame.whole);
-                    plain = false;
-                }
-                b'G' if was_copy => plain = false,
-                b'C' if is_listen(frame.body) => seen.listening = true,
-                _ => {}
-            }
-        }
-        if plain {
-            self.clients[index].send(response);
-        } else {
-            let kept: Vec<u8> = frame::all(response)
-                .filter(|frame| frame.kind != b'A' && !(was_copy && frame.kind == b'G'))
-                .flat_map(|frame| frame.whole.iter().copied())
-                .collect();
-            self.clients[index].send(&kept);
-        }
-        for notification in notifications {
-            let channel = frame::cstr(&notification[9..]).map(|(name, _)| String::from_utf8_lossy(name));
-            for client in &mut self.clients {
-                if channel.as_ref().is_some_and(|channel| client.channels.contains(channel.as_ref())) {
-                    client.send(notification);
-                }
-            }
-        }
-        seen
-    }
-
-    /// After LISTEN or UNLISTEN: whose channels are they, and which must be listened to again.
-    fn note_channels(&mut self, index: usize) -> Result<(), Error> {
-        let found = session::sql(&mut self.engine, "SELECT pg_catalog.pg_listening_channels()")?;
-        let now: std::collections::BTreeSet<String> = frame::rows(&found).into_iter().flatten().flatten().collect();
-        let others: std::collections::BTreeSet<String> = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index)
-            .flat_map(|(_, client)| client.channels.iter().cloned())
-            .collect();
-        let client = &mut self.clients[index];
-        client.channels.retain(|channel| now.contains(channel));
-        client.channels.extend(now.difference(&others).cloned());
-        for lost in others.difference(&now) {
-            session::sql(&mut self.engine, &format!("LISTEN {}", session::quoted(lost, '"')))?;
-        }
-        Ok(())
-    }
-
     /// Makes the session that of `client`.
     fn switch(&mut self, client: Option<u32>) -> Result<(), Error> {
         if self.current == client {
@@ -523,32 +356,6 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// What a response told about the session.
-#[derive(Default)]
-struct Seen {
-    status: Option<u8>,
-    listening: bool,
-}
-
-fn is_listen(tag: &[u8]) -> bool {
-    matches!(tag, b"LISTEN\0" | b"UNLISTEN\0" | b"DISCARD ALL\0")
-}
-
-fn startup_fields(mut packet: &[u8]) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
-    while let Some((key, rest)) = frame::cstr(packet) {
-        if key.is_empty() {
-            break;
-        }
-        let Some((value, rest)) = frame::cstr(rest) else {
-            break;
-        };
-        fields.push((String::from_utf8_lossy(key).into_owned(), String::from_utf8_lossy(value).into_owned()));
-        packet = rest;
-    }
-    fields
 }
 
 /// The ParameterStatus messages that a client gets at its start.

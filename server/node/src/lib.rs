@@ -8,6 +8,7 @@ mod files;
 mod identify;
 mod listen;
 mod observe;
+mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::target::Encoded;
 use crate::{Node, Observation};
 
 /// Waiting connections the kernel keeps for us.
@@ -109,11 +110,17 @@ async fn worker(node: &Arc<Node>, socket: TcpListener, mut stop: watch::Receiver
 async fn connection(node: Arc<Node>, stream: tokio::net::TcpStream, mut stop: watch::Receiver<bool>) {
     // Answers are whole when they are written; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
+    let (stream, boundary) = Encoded::new(stream);
     let handler = {
         let node = node.clone();
         service_fn(move |request| {
-            let node = node.clone();
-            async move { Ok::<_, Infallible>(handle(&node, request).await) }
+            let (node, boundary) = (node.clone(), boundary.clone());
+            async move {
+                let response = handle(&node, request).await;
+                // The body was read before the answer was made.
+                boundary.reached();
+                Ok::<_, Infallible>(response)
+            }
         })
     };
     let connection = http1::Builder::new()

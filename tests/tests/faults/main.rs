@@ -246,6 +246,10 @@ fn a_node_stops_in_order(world: &mut World) {
                 until("it runs", || world.ask(&Who::Anon, "GET /films?select=id&id=eq.1").through(&hasty).is_err());
             }
         }
+        // Whoever ends a service signals all its processes.
+        if let Some(engine) = world.node.engine() {
+            send(engine, Signal::TERM);
+        }
         send(world.node.process(), Signal::TERM);
         assert_eq!(asked.join().unwrap().status, 200);
     });

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use ntier_tests::node::{self, Node, run, run_in};
+use ntier_tests::world::hasty_agent;
 use ntier_tests::{Backend, Who, World, directory, on_both, until};
 use serde_json::{Value, json};
 
@@ -206,6 +208,32 @@ fn migrate_applies_what_is_pending(world: &mut World) {
     let recorded = world.sql("select version, name from supabase_migrations.schema_migrations order by version");
     assert_eq!(recorded.as_array().unwrap().len(), 2);
     assert_eq!(recorded[1], json!({"version": "20270101000000", "name": "more"}));
+}
+
+/// Somebody leaves in the middle of a transaction: those who waited for it are served at once.
+#[test]
+fn nobody_waits_for_a_client_that_has_gone() {
+    let world = World::start(Backend::Embedded);
+    let mut psql = Command::new("psql")
+        .args(["-Xq", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    psql.stdin.as_mut().unwrap().write_all(b"begin; select 1;\n").unwrap();
+    let ask = |patience: Duration| {
+        let agent = hasty_agent(patience);
+        world.ask(&Who::Anon, "GET /films?select=id&id=eq.1").through(&agent).is_ok()
+    };
+    until("the transaction is open", || !ask(Duration::from_millis(300)));
+    std::thread::scope(|scope| {
+        // Shorter than anything else that would wake the engine.
+        let waiting = scope.spawn(|| ask(Duration::from_secs(4)));
+        psql.kill().unwrap();
+        psql.wait().unwrap();
+        assert!(waiting.join().unwrap(), "it waits for somebody who has gone");
+    });
 }
 
 /// psql and ORMs reach the embedded database through its socket, beside the node, in turns.

@@ -56,6 +56,16 @@ fn malformed_requests(world: &mut World) {
             "HTTP/1.1 400",
         ),
         (format!("TRACE /rest/v1/films HTTP/1.1\r\nhost: x\r\napikey: {key}\r\n\r\n").into_bytes(), "HTTP/1.1 405"),
+        (
+            format!("GET /rest/v1/films?select=details->>country&id=eq.1 HTTP/1.0\r\nhost: x\r\napikey: {key}\r\n\r\n")
+                .into_bytes(),
+            "HTTP/1.0 200",
+        ),
+        (
+            format!("GET /rest/v1/films?title=eq.É&details=cs.{{\"a\":1}} HTTP/1.0\r\nhost: x\r\napikey: {key}\r\n\r\n")
+                .into_bytes(),
+            "HTTP/1.0 200",
+        ),
         (format!("GET /rest/v1/%00 HTTP/1.1\r\nhost: x\r\napikey: {key}\r\n\r\n").into_bytes(), "HTTP/1.1 4"),
         (format!("GET /rest/v1/%ff%fe HTTP/1.1\r\nhost: x\r\napikey: {key}\r\n\r\n").into_bytes(), "HTTP/1.1 4"),
     ] {
