@@ -64,11 +64,11 @@ impl Ceiling {
 }
 
 impl Line {
-    /// The round whose ratio is in the middle.
+    /// The round whose ratio is in the middle; the lower one where there are two.
     pub fn middle(&self) -> Option<&Measured> {
         let mut rounds: Vec<_> = self.rounds.iter().collect();
         rounds.sort_by(|one, other| one.ratio().total_cmp(&other.ratio()));
-        rounds.get(rounds.len() / 2).copied()
+        rounds.get(rounds.len().saturating_sub(1) / 2).copied()
     }
 }
 
