@@ -73,5 +73,6 @@ impl Subject {
 }
 
 fn start(binary: &Path, data: &Path, flags: &[String]) -> Result<Node, String> {
-    Node::start_program(binary, "serve", data, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    let node = Node::start_program(binary, "serve", data, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    node.map_err(|said| format!("{} serve ended: {said}", binary.display()))
 }
