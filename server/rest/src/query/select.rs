@@ -105,7 +105,9 @@ fn range(sql: &mut Sql, range: Range) {
         return;
     }
     if let Some(limit) = range.limit {
-        sql.push(" LIMIT ").value(limit.to_string());
+        // A number in the text, not a parameter: PostgreSQL plans a statement anew each time when it does not know how few rows are
+        // wanted (list of 20: 0.06 ms of planning instead of 0.001).
+        sql.push(" LIMIT ").push(&limit.to_string());
     }
     if range.offset > 0 {
         sql.push(" OFFSET ").value(range.offset.to_string());
