@@ -29,7 +29,7 @@ use tokio::sync::{broadcast, oneshot};
 use connection::{Task, Work};
 pub use engine::{Embedded, EngineCommand};
 use slot::Slot;
-pub use url::{Address, Fault as UrlFault, Host, SslMode, parse as parse_url};
+pub use url::{Address, Fault as UrlFault, Host, SslMode, parse as parse_url, parse_connection};
 
 /// Statements that run in one transaction, in one round trip.
 #[derive(Debug, Clone)]
@@ -46,9 +46,30 @@ pub struct Batch {
 /// Who asks: applied with `set_config(…, true)`, so it ends with the transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Session {
-    pub role: String,
-    /// Further settings in order: `request.jwt.claims`, `search_path`, …
+    /// In order: `search_path`, `role`, `request.jwt.claims`, … What comes after `role` is set as that role.
     pub settings: Vec<(Cow<'static, str>, String)>,
+    /// `None` for what the database has.
+    pub isolation: Option<Isolation>,
+}
+
+/// How much of other transactions this one sees (PostgreSQL documentation, "Transaction Isolation").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Isolation {
+    /// As `default_transaction_isolation` names them.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "read committed" | "read uncommitted" => Self::ReadCommitted,
+            "repeatable read" => Self::RepeatableRead,
+            "serializable" => Self::Serializable,
+            _ => return None,
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -174,6 +195,9 @@ pub struct Options {
     pub max_waiting: usize,
     /// Channels to listen on.
     pub listen: Vec<String>,
+    /// Whether statements are prepared once for a connection. A pooler that gives each transaction another connection may need
+    /// them not to be.
+    pub prepared_statements: bool,
     /// How long a script may run (migrations).
     pub script_deadline: Duration,
     /// How long another client of the embedded engine (psql, a dump) may keep requests waiting before it is ended.
@@ -186,6 +210,7 @@ impl Default for Options {
             connections: 8,
             max_waiting: 1000,
             listen: Vec::new(),
+            prepared_statements: true,
             script_deadline: Duration::from_hours(1),
             guest_deadline: Duration::from_mins(5),
         }

@@ -36,6 +36,14 @@ Runs the project for others: like dev, but API keys are required and nothing is 
 PostgreSQL server (15 or newer) and keeps nothing of importance but the keys. Ends in order on SIGTERM: requests under \
 way are answered first.";
 
+const REST: &str = "\
+Serves the data API alone, in the place of PostgREST: its settings under its names, from a file as PostgREST reads it and \
+from the environment (PGRST_DB_URI, PGRST_DB_SCHEMAS, PGRST_DB_ANON_ROLE, PGRST_JWT_SECRET, ...), its paths at the root, on a \
+PostgreSQL server as it is. Nothing is created in the database. SIGUSR1, SIGUSR2 and NOTIFY pgrst read schema and settings \
+again.
+
+It listens on 127.0.0.1 unless server-host says otherwise.";
+
 const SQL: &str = "\
 Runs SQL as the owner of the database: from the argument, from a file, or from standard input. Several statements are \
 one transaction. Works while a node runs, and starts the embedded database for a moment where none does.
@@ -59,6 +67,14 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_all(Command::new("dev").about("Run the project here, for you alone").long_about(DEV)))
         .subcommand(with_all(Command::new("serve").about("Run the project for others").long_about(SERVE)))
+        .subcommand(
+            Command::new("rest").about("Serve the data API alone, in the place of PostgREST").long_about(REST).arg(
+                Arg::new("file")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("PostgREST's configuration file"),
+            ),
+        )
         .subcommand(
             few(Command::new("migrate").about("Apply what is pending in supabase/migrations, then end"))
                 .arg(Arg::new("status").long("status").action(ArgAction::SetTrue).help("Only say what is pending")),

@@ -4,12 +4,14 @@
 //! 1 failed, 2 misused.
 
 mod arguments;
+mod end;
 mod engine;
 mod failure;
 mod keys;
 mod migrate;
 mod node;
 mod progress;
+mod rest;
 mod sql;
 mod status;
 mod table;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         "engine" => return engine::run(flags),
         "completions" => return completions(flags),
         "dev" | "serve" => run(node::run(name, flags)),
+        "rest" => run(rest::run(flags)),
         "migrate" => run(migrate::run(flags)),
         "keys" => keys::run(flags),
         "sql" => run(sql::run(flags)),

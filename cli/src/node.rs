@@ -4,9 +4,9 @@ use clap::ArgMatches;
 use ntier::project::{Project, Source};
 use ntier::server::{self, Running};
 use ntier::settings::{Mode, Settings};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments;
+use crate::end::End;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::watch::Watch;
@@ -108,23 +108,4 @@ async fn greet(running: &Running, settings: &Settings, project: &Project) {
 fn data_flag(settings: &Settings) -> String {
     let usual = std::env::current_dir().is_ok_and(|here| here.join(".ntier") == settings.data);
     if usual { String::new() } else { format!(" --data {}", settings.data.display()) }
-}
-
-/// The signals that ask a process to end.
-struct End {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl End {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -3,15 +3,15 @@
 //! As Supabase's gateway has it: the `apikey` header says which application asks, `Authorization: Bearer` who is signed in.
 //! A client that has nobody signed in repeats the key as the bearer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::keys::Keys;
 use crate::secret::equal;
 use crate::token::{self, Verified, Verifier};
+use crate::verified::Memory;
 use crate::{Secret, UnixTime};
 
-/// Verified tokens kept at most, so that nobody fills memory with tokens.
+/// Verified tokens remembered at most.
 const CACHE: usize = 10_000;
 
 /// What a request says of its caller.
@@ -55,12 +55,7 @@ pub struct Doorkeeper {
     publishable_key: String,
     secret_key: Secret<String>,
     require_key: bool,
-    verified: RwLock<HashMap<String, Arc<Known>>>,
-}
-
-struct Known {
-    caller: Caller,
-    expires: Option<UnixTime>,
+    verified: Memory,
 }
 
 impl std::fmt::Debug for Doorkeeper {
@@ -77,7 +72,7 @@ impl Doorkeeper {
             publishable_key: keys.publishable_key.clone(),
             secret_key: keys.secret_key.clone(),
             require_key,
-            verified: RwLock::default(),
+            verified: Memory::new(CACHE),
         })
     }
 
@@ -122,21 +117,13 @@ impl Doorkeeper {
     }
 
     fn by_token(&self, token: &str, now: UnixTime) -> Result<Caller, Refusal> {
-        let known = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
-        if let Some(known) = known.filter(|known| known.expires.is_none_or(|expires| now <= expires)) {
-            return Ok(known.caller.clone());
+        if let Some(caller) = self.verified.get(token, now) {
+            return Ok(caller);
         }
         let Verified { claims, role, expires } = self.verifier.verify(token, now)?;
         let role = role.unwrap_or_else(|| "anon".into());
         let caller = Caller { is_anonymous: role == "anon", role, claims: claims.into() };
-        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= CACHE {
-            verified.retain(|_, known| known.expires.is_none_or(|expires| now <= expires));
-        }
-        if verified.len() >= CACHE {
-            verified.clear();
-        }
-        verified.insert(token.to_owned(), Arc::new(Known { caller: caller.clone(), expires }));
+        self.verified.remember(token, caller.clone(), expires, now);
         Ok(caller)
     }
 }
@@ -159,7 +146,7 @@ fn is_browser(credentials: Credentials<'_>) -> bool {
 }
 
 /// The token of an `Authorization: Bearer …` header; the scheme's case does not matter (RFC 9110, 11.1).
-fn bearer(header: &str) -> Option<&str> {
+pub(crate) fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ').unwrap_or((header, ""));
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -3,11 +3,15 @@
 //! What a caller may see is not decided here: that is row level security in PostgreSQL. Here it is decided
 //! who the caller is.
 
+pub mod bearer;
 pub mod caller;
 pub mod keys;
+mod role_path;
 mod secret;
 pub mod token;
+mod verified;
 
+pub use role_path::RolePath;
 pub use secret::Secret;
 
 /// Seconds since 1970-01-01 UTC, as JWTs count time (RFC 7519, `NumericDate`).

@@ -1,7 +1,7 @@
 //! JSON Web Tokens: verified with an allow-list of algorithms bound to keys, signed for keys and sessions.
 //!
-//! The algorithm is the key's, never the token's choice: an HMAC secret verifies HS256 only, an elliptic key ES256 only
-//! (RFC 8725, 3.1). `jku`, `x5u` and `jwk` headers are not looked at. Times have the 30 seconds of leeway that
+//! The algorithm is the key's, never the token's choice: an HMAC secret verifies HS256 only, an elliptic key the algorithm of its
+//! curve only (RFC 8725, 3.1). `jku`, `x5u` and `jwk` headers are not looked at. Times have the 30 seconds of leeway that
 //! PostgREST gives. The messages are PostgREST's (its Errors page, group 3).
 
 use base64::Engine;
@@ -18,34 +18,90 @@ const LEEWAY: i64 = 30;
 #[derive(Clone)]
 pub struct Verifier {
     keys: Vec<VerifyingKey>,
+    ids: KeyIds,
     /// A token that names audiences must name this one.
     pub audience: Option<String>,
 }
 
-/// A key, and the one algorithm it is for.
+/// Which keys are tried for a token that names its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyIds {
+    /// Those of that name, and those without any.
+    OrNone,
+    /// Those of that name alone.
+    Exact,
+}
+
+/// A key, and the algorithms it is for.
 #[derive(Clone)]
 pub struct VerifyingKey {
     pub id: Option<String>,
-    algorithm: Algorithm,
+    algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
 impl VerifyingKey {
     /// HS256.
     pub fn hmac(secret: &[u8]) -> Self {
-        Self { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+        Self { id: None, algorithms: vec![Algorithm::HS256], key: DecodingKey::from_secret(secret) }
     }
 
     /// ES256, from the base64url coordinates of a JWK.
     pub fn elliptic(id: Option<String>, x: &str, y: &str) -> Result<Self, Refusal> {
         let key = DecodingKey::from_ec_components(x, y).map_err(|_| Refusal::NoKey)?;
-        Ok(Self { id, algorithm: Algorithm::ES256, key })
+        Ok(Self { id, algorithms: vec![Algorithm::ES256], key })
     }
+
+    /// From a JSON Web Key (RFC 7517); `None` for one that cannot verify signatures, or of a kind that is not supported. Without
+    /// `alg` it is for all algorithms of its kind.
+    pub fn from_jwk(jwk: &Value) -> Option<Self> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        if text("use").is_some_and(|usage| usage == "enc") {
+            return None;
+        }
+        let (key, kind): (DecodingKey, &[Algorithm]) = match (text("kty")?, text("crv")) {
+            ("oct", _) => {
+                let secret = URL_SAFE_NO_PAD.decode(text("k")?).ok()?;
+                (DecodingKey::from_secret(&secret), &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512])
+            }
+            ("RSA", _) => {
+                let key = DecodingKey::from_rsa_components(text("n")?, text("e")?).ok()?;
+                (key, &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512])
+            }
+            ("EC", Some("P-256")) => {
+                (DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?, &[Algorithm::ES256])
+            }
+            ("EC", Some("P-384")) => {
+                (DecodingKey::from_ec_components(text("x")?, text("y")?).ok()?, &[Algorithm::ES384])
+            }
+            ("OKP", Some("Ed25519")) => (DecodingKey::from_ed_components(text("x")?).ok()?, &[Algorithm::EdDSA]),
+            _ => return None,
+        };
+        let named = text("alg").map(algorithm);
+        let fits = |candidate: &&Algorithm| named.is_none_or(|named| named == Some(**candidate));
+        let algorithms: Vec<Algorithm> = kind.iter().filter(fits).copied().collect();
+        (!algorithms.is_empty()).then(|| Self { id: text("kid").map(str::to_owned), algorithms, key })
+    }
+}
+
+fn algorithm(name: &str) -> Option<Algorithm> {
+    Some(match name {
+        "HS256" => Algorithm::HS256,
+        "HS384" => Algorithm::HS384,
+        "HS512" => Algorithm::HS512,
+        "RS256" => Algorithm::RS256,
+        "RS384" => Algorithm::RS384,
+        "RS512" => Algorithm::RS512,
+        "ES256" => Algorithm::ES256,
+        "ES384" => Algorithm::ES384,
+        "EdDSA" => Algorithm::EdDSA,
+        _ => return None,
+    })
 }
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ids: Vec<_> = self.keys.iter().map(|key| (&key.id, key.algorithm)).collect();
+        let ids: Vec<_> = self.keys.iter().map(|key| (&key.id, &key.algorithms)).collect();
         out.debug_struct("Verifier").field("keys", &ids).field("audience", &self.audience).finish()
     }
 }
@@ -67,13 +123,17 @@ pub enum Refusal {
     Empty,
     #[error("Expected 3 parts in JWT; got {0}")]
     Parts(usize),
-    #[error("JWT couldn't be decoded")]
+    /// Not base64, not JSON, or of an algorithm that nobody knows.
+    #[error("JWT cryptographic operation failed")]
     Malformed,
+    /// `alg` is `none`.
     #[error("Wrong or unsupported encoding algorithm")]
-    Algorithm(String),
+    Unsecured,
+    /// No key is for this token.
     #[error("No suitable key or wrong key type")]
     NoKey,
-    #[error("JWT cryptographic operation failed")]
+    /// There are keys for it, but none has signed it.
+    #[error("No suitable key or wrong key type")]
     Signature,
     #[error("Parsing claims failed")]
     Claims,
@@ -95,9 +155,7 @@ impl Refusal {
     /// PostgREST's code: 301 for what cannot be decoded, 303 for claims that do not hold.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Empty | Self::Parts(_) | Self::Malformed | Self::Algorithm(_) | Self::NoKey | Self::Signature => {
-                "PGRST301"
-            }
+            Self::Empty | Self::Parts(_) | Self::Malformed | Self::Unsecured | Self::NoKey | Self::Signature => "PGRST301",
             Self::Claims
             | Self::Expired
             | Self::NotYetValid
@@ -107,11 +165,21 @@ impl Refusal {
             | Self::AudienceType => "PGRST303",
         }
     }
+
+    /// What more can be said.
+    pub fn details(&self) -> Option<&'static str> {
+        match self {
+            Self::Unsecured => Some("JWT is unsecured but expected 'alg' was not 'none'"),
+            Self::NoKey => Some("No suitable key was found to decode the JWT"),
+            Self::Signature => Some("None of the keys was able to decode the JWT"),
+            _ => None,
+        }
+    }
 }
 
 impl Verifier {
-    pub fn new(keys: Vec<VerifyingKey>, audience: Option<String>) -> Self {
-        Self { keys, audience }
+    pub fn new(keys: Vec<VerifyingKey>, ids: KeyIds, audience: Option<String>) -> Self {
+        Self { keys, ids, audience }
     }
 
     /// Verifies signature and times of a compact token (RFC 7515, 7.1).
@@ -122,9 +190,9 @@ impl Verifier {
         let parts: Vec<&str> = token.split('.').collect();
         let [header, payload, signature] = parts[..] else { return Err(Refusal::Parts(parts.len())) };
         let header: Map<String, Value> = json(header).ok_or(Refusal::Malformed)?;
+        let claims = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Refusal::Malformed)?;
         self.check_signature(&header, &token[..token.len() - signature.len() - 1], signature)?;
-        let claims = URL_SAFE_NO_PAD.decode(payload).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let claims = claims.ok_or(Refusal::Claims)?;
+        let claims = String::from_utf8(claims).map_err(|_| Refusal::Claims)?;
         let fields: Map<String, Value> = serde_json::from_str(&claims).map_err(|_| Refusal::Claims)?;
         self.check_claims(&fields, now)?;
         let role = match fields.get("role") {
@@ -140,22 +208,18 @@ impl Verifier {
     }
 
     fn check_signature(&self, header: &Map<String, Value>, message: &str, signature: &str) -> Result<(), Refusal> {
-        let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
-        // A critical extension that we do not know must be refused (RFC 7515, 4.1.11).
-        if header.contains_key("crit") {
-            return Err(Refusal::Algorithm(name.to_owned()));
-        }
-        let algorithm = match name {
-            "HS256" => Algorithm::HS256,
-            "ES256" => Algorithm::ES256,
-            other => return Err(Refusal::Algorithm(other.to_owned())),
+        let algorithm = match header.get("alg").and_then(Value::as_str) {
+            Some("none") => return Err(Refusal::Unsecured),
+            // A critical extension that we do not know must be refused (RFC 7515, 4.1.11).
+            Some(name) if !header.contains_key("crit") => algorithm(name).ok_or(Refusal::Malformed)?,
+            _ => return Err(Refusal::Malformed),
         };
         let id = header.get("kid").and_then(Value::as_str);
-        // A key with an id answers to it alone; the HMAC secret has none and is found by its algorithm.
-        let fitting = self
-            .keys
-            .iter()
-            .filter(|key| key.algorithm == algorithm && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
+        let fits = |key: &&VerifyingKey| {
+            let named = id.is_none() || key.id.as_deref() == id || (self.ids == KeyIds::OrNone && key.id.is_none());
+            named && key.algorithms.contains(&algorithm)
+        };
+        let fitting = self.keys.iter().filter(fits);
         let mut found = false;
         for key in fitting {
             found = true;
@@ -240,7 +304,7 @@ mod tests {
     const NOW: UnixTime = 1_800_000_000;
 
     fn verifier() -> Verifier {
-        Verifier::new(vec![VerifyingKey::hmac(SECRET)], Some("app".into()))
+        Verifier::new(vec![VerifyingKey::hmac(SECRET)], KeyIds::OrNone, Some("app".into()))
     }
 
     fn verify(claims: &str) -> Result<Verified, Refusal> {
@@ -283,13 +347,34 @@ mod tests {
         let claims = URL_SAFE_NO_PAD.encode(r#"{"role":"service_role"}"#);
         let with = |header: &str| format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(header));
         let refused = |token: &str| verifier().verify(token, NOW).unwrap_err();
-        assert_eq!(refused(&with(r#"{"alg":"none"}"#)), Refusal::Algorithm("none".into()));
-        assert_eq!(refused(&with(r#"{"alg":"HS512"}"#)), Refusal::Algorithm("HS512".into()));
+        assert_eq!(refused(&with(r#"{"alg":"none"}"#)), Refusal::Unsecured);
+        assert_eq!(refused(&with(r#"{"alg":"HS512"}"#)), Refusal::NoKey);
+        assert_eq!(refused(&with(r#"{"alg":"HS1"}"#)), Refusal::Malformed);
         assert_eq!(refused(&with(r#"{"alg":"ES256"}"#)), Refusal::NoKey);
         assert_eq!(refused(&with(r#"{"alg":"HS256"}"#)), Refusal::Signature);
-        assert_eq!(refused(&with(r#"{"alg":"HS256","crit":["x"]}"#)), Refusal::Algorithm("HS256".into()));
+        assert_eq!(refused(&with(r#"{"alg":"HS256","crit":["x"]}"#)), Refusal::Malformed);
         let foreign = sign(r#"{"role":"service_role"}"#, &SigningKey::Hmac(b"another secret, long enough for HS256"));
         assert_eq!(refused(&foreign.unwrap()), Refusal::Signature);
+    }
+
+    #[test]
+    fn keys_are_chosen_by_id_and_algorithm() {
+        let jwk = |kid: &str| {
+            let key = URL_SAFE_NO_PAD.encode(SECRET);
+            VerifyingKey::from_jwk(&serde_json::json!({ "kty": "oct", "k": key, "kid": kid, "alg": "HS256" })).unwrap()
+        };
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","kid":"one"}"#);
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode("{}"));
+        let key = EncodingKey::from_secret(SECRET);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+        let token = format!("{message}.{signature}");
+        let verify = |keys, ids| Verifier::new(keys, ids, None).verify(&token, NOW).map(|_| ());
+        assert_eq!(verify(vec![jwk("two"), jwk("one")], KeyIds::Exact), Ok(()));
+        assert_eq!(verify(vec![jwk("two")], KeyIds::OrNone), Err(Refusal::NoKey));
+        assert_eq!(verify(vec![VerifyingKey::hmac(SECRET)], KeyIds::OrNone), Ok(()));
+        assert_eq!(verify(vec![VerifyingKey::hmac(SECRET)], KeyIds::Exact), Err(Refusal::NoKey));
+        let foreign = serde_json::json!({ "kty": "oct", "k": "AAAA", "alg": "RS256" });
+        assert!(VerifyingKey::from_jwk(&foreign).is_none());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Place {
     },
     Environment(String),
     Flag(String),
+    /// A setting that the database holds.
+    Database(String),
     /// The settings as a whole.
     Together,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Fault {
         match &self.place {
             Place::File { path, line } => write!(out, "{severity}: {}:{line}: ", path.display())?,
             Place::Environment(name) => write!(out, "{severity}: environment {name}: ")?,
+            Place::Database(name) => write!(out, "{severity}: {name} in the database: ")?,
             Place::Flag(name) => write!(out, "{severity}: --{name}: ")?,
             Place::Together => write!(out, "{severity}: ")?,
         }

@@ -5,6 +5,7 @@ mod directories;
 mod fault;
 pub mod keys;
 pub mod project;
+pub mod rest;
 pub mod server;
 pub mod settings;
 pub mod whereabouts;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Database, catalog, migrations};
-use ntier_node::{Limits, Node, Observation};
+use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
@@ -126,7 +126,7 @@ async fn serve(
     project: &Project,
     keys: Keys,
     database: Database,
-    listeners: ntier_node::Listeners,
+    listeners: Bound,
     observe: &dyn Fn(Step),
 ) -> Result<Running, Error> {
     observe(Step::Project);
@@ -136,10 +136,10 @@ async fn serve(
     observe(Step::Cataloguing);
     let rest = Arc::new(Rest::new(database.clone(), rest_settings(settings)));
     ntier_rest::reload(&rest).await?;
-    let address = listeners.address;
+    let Bound { listeners, address } = listeners;
     let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
-    let listening = tokio::spawn(follow(node.clone(), notifications));
+    let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -159,18 +159,17 @@ fn node(
 ) -> Result<Node, keys::Error> {
     let limits =
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
-    Ok(Node {
+    let backend = Backend {
         rest,
         doorkeeper: Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?,
         jwks: keys.jwks()?.to_string(),
-        limits,
         files: settings.public.clone(),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, address),
             Mode::Serve => Vec::new(),
         },
-        log: settings.log,
-    })
+    };
+    Ok(Node { service: Service::Backend(backend), limits, log: settings.log })
 }
 
 fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
@@ -229,18 +228,31 @@ impl Running {
 
 /// Binds the address for every worker. The kernel would let two nodes of one user share a port, so it is first asked
 /// whether somebody answers there.
-fn listen(address: SocketAddr) -> Result<ntier_node::Listeners, Error> {
+pub(crate) fn listen(address: SocketAddr) -> Result<Bound, Error> {
     let failed = |cause| Error::Listen { address, cause };
     if address.port() != 0 {
         drop(TcpListener::bind(address).map_err(failed)?);
     }
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    ntier_node::bind(address, workers).map_err(failed)
+    let listeners = ntier_node::bind(address, workers()).map_err(failed)?;
+    // Port 0 has become another.
+    let address = if let Place::Tcp(bound) = listeners.place { bound } else { address };
+    Ok(Bound { listeners, address })
+}
+
+/// One worker for each processor.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Sockets that are bound, and where.
+pub(crate) struct Bound {
+    pub listeners: Listeners,
+    pub address: SocketAddr,
 }
 
 /// Reads the catalog again whenever somebody says so, until the database is closed. What is said while it reads is answered by
 /// one more reading.
-async fn follow(node: Arc<Node>, mut notifications: tokio::sync::broadcast::Receiver<database::Notification>) {
+async fn follow(rest: Arc<Rest>, log: Log, mut notifications: tokio::sync::broadcast::Receiver<database::Notification>) {
     loop {
         match notifications.recv().await {
             Ok(notification) if notification.channel != CHANNEL => continue,
@@ -249,9 +261,9 @@ async fn follow(node: Arc<Node>, mut notifications: tokio::sync::broadcast::Rece
         }
         while notifications.try_recv().is_ok() {}
         let begun = Instant::now();
-        match ntier_rest::reload(&node.rest).await {
-            Ok(()) => node.log.observe(&Observation::SchemaReloaded { took: begun.elapsed() }),
-            Err(cause) => node.log.observe(&Observation::SchemaNotReloaded { cause: &cause.to_string() }),
+        match ntier_rest::reload(&rest).await {
+            Ok(()) => log.observe(&Observation::SchemaReloaded { took: begun.elapsed() }),
+            Err(cause) => log.observe(&Observation::SchemaNotReloaded { cause: &cause.to_string() }),
         }
     }
 }

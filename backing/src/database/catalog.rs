@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
-pub use read::{Error, configuration, load};
+pub use read::{Error, Exposure, configuration, load};
 
 /// A schema and the name of something in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]

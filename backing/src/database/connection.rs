@@ -27,7 +27,7 @@ use super::progress::Progress;
 use super::referee::{Overdue, Referee};
 use super::statements::{Columns, Statements};
 use super::stream::Stream;
-use super::{Access, Answer, Batch, Column, End, Error, Notification, Refusal, Rows, Session, wire};
+use super::{Access, Answer, Batch, Column, End, Error, Isolation, Notification, Refusal, Rows, wire};
 
 /// Batches on the way at once; more wait in the queue, where they can still go elsewhere.
 const DEPTH: usize = 128;
@@ -111,13 +111,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(ready: Ready, notifications: broadcast::Sender<Notification>, progress: Arc<Progress>) -> Self {
+    pub fn new(
+        ready: Ready,
+        notifications: broadcast::Sender<Notification>,
+        progress: Arc<Progress>,
+        prepared_statements: bool,
+    ) -> Self {
+        let prefix = || format!("n{}_", ready.key.process);
         Self {
+            statements: if prepared_statements { Statements::new(prefix()) } else { Statements::unnamed() },
             stream: ready.stream,
             input: ready.buffer,
             output: BytesMut::with_capacity(16 << 10),
             key: ready.key,
-            statements: Statements::new(format!("n{}_", ready.key.process)),
             begun: VecDeque::new(),
             flushed: true,
             progress,
@@ -361,9 +367,8 @@ impl Begun {
     fn answer(&mut self) -> Answer {
         let mut results = std::mem::take(&mut self.results);
         if let Task::Batch(batch) = &self.work.task {
-            if preamble(batch).is_some() && !results.is_empty() {
-                results.remove(0);
-            }
+            let before = usize::from(isolation(batch).is_some()) + usize::from(has_preamble(batch));
+            results.drain(..before.min(results.len()));
             results.truncate(batch.statements.len());
         }
         Answer { results }
@@ -396,6 +401,9 @@ fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut wr
         wire::execute(out);
         written(Written { text, columns: prepared.columns, parse: prepared.parse });
     };
+    if let Some(text) = isolation(batch) {
+        one(&text, &mut std::iter::empty());
+    }
     if let Some((text, values)) = preamble(batch) {
         one(&text, &mut values.iter().map(|value| Some(value.as_bytes())));
     }
@@ -411,39 +419,47 @@ fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut wr
 
 fn texts(batch: &Batch) -> Vec<Arc<str>> {
     let preamble = preamble(batch).map(|(text, _)| text);
-    preamble.into_iter().chain(batch.statements.iter().map(|statement| statement.text.clone())).collect()
+    isolation(batch).into_iter().chain(preamble).chain(batch.statements.iter().map(|statement| statement.text.clone())).collect()
+}
+
+/// The statement that has to come before any other.
+fn isolation(batch: &Batch) -> Option<Arc<str>> {
+    let level = match batch.session.as_ref()?.isolation? {
+        Isolation::ReadCommitted => "READ COMMITTED",
+        Isolation::RepeatableRead => "REPEATABLE READ",
+        Isolation::Serializable => "SERIALIZABLE",
+    };
+    Some(format!("SET TRANSACTION ISOLATION LEVEL {level}").into())
+}
+
+fn has_preamble(batch: &Batch) -> bool {
+    batch.session.is_some() || batch.access == Access::ReadOnly
 }
 
 /// The statement that makes the transaction the caller's, and its parameters.
 fn preamble(batch: &Batch) -> Option<(Arc<str>, Vec<&str>)> {
-    let read_only = batch.access == Access::ReadOnly;
-    let session = batch.session.as_ref();
-    if session.is_none() && !read_only {
+    if !has_preamble(batch) {
         return None;
     }
     let mut text = String::with_capacity(256);
     text.push_str("SELECT ");
     let mut values = Vec::new();
-    if let Some(Session { role, settings }) = session {
-        text.push_str("pg_catalog.set_config('role',$1,true)");
-        values.push(role.as_str());
-        for (name, value) in settings {
-            values.push(value);
-            // Writing to a string cannot fail.
-            let _ = write!(text, ",pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len());
-        }
+    for (name, value) in batch.session.iter().flat_map(|session| &session.settings) {
+        let comma = if values.is_empty() { "" } else { "," };
+        values.push(value.as_str());
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len());
     }
-    if read_only {
-        if !values.is_empty() {
-            text.push(',');
-        }
-        text.push_str("pg_catalog.set_config('transaction_read_only','on',true)");
+    if batch.access == Access::ReadOnly {
+        let comma = if values.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}pg_catalog.set_config('transaction_read_only','on',true)");
     }
     Some((text.into(), values))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Session;
     use super::*;
 
     fn batch(access: Access, session: Option<Session>) -> Batch {
@@ -452,8 +468,9 @@ mod tests {
 
     #[test]
     fn the_preamble_binds_every_value() {
-        let session =
-            Session { role: "anon'; drop".into(), settings: vec![("request.jwt.claims".into(), "{\"a\":1}".into())] };
+        let settings = [("role", "anon'; drop"), ("request.jwt.claims", "{\"a\":1}")];
+        let settings = settings.map(|(name, value)| (name.into(), value.into())).to_vec();
+        let session = Session { settings, isolation: None };
         let batch = batch(Access::ReadOnly, Some(session));
         let (text, values) = preamble(&batch).unwrap();
         assert_eq!(

@@ -88,6 +88,7 @@ struct Driver {
     target: Target,
     referee: Referee,
     listen: Vec<String>,
+    prepared_statements: bool,
     notifications: broadcast::Sender<Notification>,
     progress: Arc<Progress>,
 }
@@ -100,7 +101,8 @@ impl Driver {
             Target::Embedded(_) => Referee::Engine { engine: None, guest_deadline },
         };
         let progress = Arc::new(Progress::new());
-        Self { target, referee, listen: options.listen.clone(), notifications, progress }
+        let Options { listen, prepared_statements, .. } = options.clone();
+        Self { target, referee, listen, prepared_statements, notifications, progress }
     }
 
     async fn connect(&mut self) -> Result<Connection, Error> {
@@ -117,7 +119,8 @@ impl Driver {
             }
         };
         let ready = handshake::connect(&address).await?;
-        let mut connection = Connection::new(ready, self.notifications.clone(), self.progress.clone());
+        let (notifications, progress) = (self.notifications.clone(), self.progress.clone());
+        let mut connection = Connection::new(ready, notifications, progress, self.prepared_statements);
         connection.listen(&self.listen);
         Ok(connection)
     }

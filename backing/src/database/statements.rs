@@ -13,8 +13,8 @@ pub struct Statements {
     known: HashMap<Arc<str>, Known>,
     clock: u64,
     named: u64,
-    /// Makes names unique where several connections share one session (the embedded engine).
-    prefix: String,
+    /// Makes names unique where several connections share one session (the embedded engine). `None` keeps nothing.
+    prefix: Option<String>,
 }
 
 #[derive(Debug)]
@@ -40,18 +40,26 @@ pub struct Use {
 
 impl Statements {
     pub fn new(prefix: String) -> Self {
-        Self { prefix, ..Self::default() }
+        Self { prefix: Some(prefix), ..Self::default() }
+    }
+
+    /// Every statement is parsed anew, without a name.
+    pub fn unnamed() -> Self {
+        Self::default()
     }
 
     pub fn need(&mut self, text: &Arc<str>) -> Use {
+        let Some(prefix) = &self.prefix else {
+            return Use { name: Arc::from(""), columns: Columns::default(), parse: true, close: None };
+        };
         self.clock += 1;
         if let Some(known) = self.known.get_mut(text) {
             known.used = self.clock;
             return Use { name: known.name.clone(), columns: known.columns.clone(), parse: false, close: None };
         }
-        let close = if self.known.len() >= CAPACITY { self.evict() } else { None };
         self.named += 1;
-        let name: Arc<str> = format!("{}s{}", self.prefix, self.named).into();
+        let name: Arc<str> = format!("{prefix}s{}", self.named).into();
+        let close = if self.known.len() >= CAPACITY { self.evict() } else { None };
         let columns = Columns::default();
         self.known.insert(text.clone(), Known { name: name.clone(), columns: columns.clone(), used: self.clock });
         Use { name, columns, parse: true, close }
@@ -85,8 +93,18 @@ mod tests {
     }
 
     #[test]
+    fn without_names_nothing_is_kept() {
+        let mut statements = Statements::unnamed();
+        let text: Arc<str> = "select 1".into();
+        for _ in 0..2 {
+            let needed = statements.need(&text);
+            assert_eq!((&*needed.name, needed.parse), ("", true));
+        }
+    }
+
+    #[test]
     fn the_least_recently_used_leaves_first() {
-        let mut statements = Statements::default();
+        let mut statements = Statements::new(String::new());
         let texts: Vec<Arc<str>> = (0..=CAPACITY).map(|n| format!("select {n}").into()).collect();
         for text in &texts[..CAPACITY] {
             assert_eq!(statements.need(text).close, None);

@@ -1,6 +1,6 @@
-//! Where an external PostgreSQL is: the `postgres://` URL as libpq reads it.
+//! Where an external PostgreSQL is: a `postgres://` URL, or keywords and values, as libpq reads them.
 //!
-//! Source: PostgreSQL documentation, "Connection URIs" and "Parameter Key Words".
+//! Source: PostgreSQL documentation, "Connection Strings", "Parameter Key Words" and "Environment Variables".
 
 use std::path::PathBuf;
 
@@ -63,66 +63,164 @@ pub enum Fault {
     SslMode(String),
     #[error("the parameter {0:?} is not supported")]
     Parameter(String),
+    #[error("{0:?} is not like host=localhost user=me")]
+    Keywords(String),
+}
+
+/// What is said, before the defaults are filled in.
+#[derive(Default)]
+struct Said {
+    host: Option<String>,
+    port: Option<u16>,
+    user: Option<String>,
+    password: Option<String>,
+    database: Option<String>,
+    tls: Option<SslMode>,
+    root_certificate: Option<String>,
+    application_name: Option<String>,
 }
 
 /// Reads a URL such as `postgres://user:password@host:5432/database?sslmode=verify-full`; a host that
 /// is an absolute path (percent-encoded, or in `?host=`) is the directory of a unix socket.
 pub fn parse(url: &str) -> Result<Address, Fault> {
+    Ok(said_in_url(url)?.address())
+}
+
+/// Reads a URL, or keywords and values such as `host=localhost user=me password='a b'`. What they do not say, libpq's variables
+/// (`PGHOST`, …) say.
+pub fn parse_connection(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Address, Fault> {
+    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let mut said = if is_url { said_in_url(text)? } else { said_in_keywords(text)? };
+    let variables = [
+        ("PGHOST", "host"),
+        ("PGPORT", "port"),
+        ("PGUSER", "user"),
+        ("PGPASSWORD", "password"),
+        ("PGDATABASE", "dbname"),
+        ("PGSSLMODE", "sslmode"),
+        ("PGSSLROOTCERT", "sslrootcert"),
+        ("PGAPPNAME", "application_name"),
+        // Without any, libpq takes the name of the user of the system.
+        ("USER", "user"),
+    ];
+    for (variable, key) in variables {
+        if let Some(value) = environment(variable).filter(|value| !value.is_empty() && !said.has(key)) {
+            said.set(key, value)?;
+        }
+    }
+    Ok(said.address())
+}
+
+fn said_in_url(url: &str) -> Result<Said, Fault> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or(Fault::Scheme)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
     let (userinfo, hostport) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    let (mut user, mut password) = (None, None);
+    let mut said = Said::default();
     if let Some(userinfo) = userinfo {
         let (name, secret) = userinfo.split_once(':').map_or((userinfo, None), |(name, secret)| (name, Some(secret)));
-        user = Some(decode(name)?).filter(|name| !name.is_empty());
-        password = secret.map(decode).transpose()?;
+        said.user = Some(decode(name)?).filter(|name| !name.is_empty());
+        said.password = secret.map(decode).transpose()?;
     }
-    let (mut host, mut port) = split_port(hostport)?;
-    let mut database = Some(decode(database)?).filter(|name| !name.is_empty());
-    let (mut tls, mut root_certificate, mut application_name) = (None, None, None);
+    let (host, port) = split_port(hostport)?;
+    said.host = Some(host).filter(|host| !host.is_empty());
+    said.port = port;
+    said.database = Some(decode(database)?).filter(|name| !name.is_empty());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decode(value)?;
+        said.set(key, decode(value)?)?;
+    }
+    Ok(said)
+}
+
+fn said_in_keywords(text: &str) -> Result<Said, Fault> {
+    let mut said = Said::default();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let bad = || Fault::Keywords(rest.split_whitespace().next().unwrap_or_default().to_owned());
+        let (key, after) = rest.split_once('=').ok_or_else(bad)?;
+        let (value, after) = keyword_value(after.trim_start()).ok_or_else(bad)?;
+        said.set(key.trim_end(), value)?;
+        rest = after.trim_start();
+    }
+    Ok(said)
+}
+
+/// A value in single quotes, or up to the next space; a backslash takes the next character as it is.
+fn keyword_value(text: &str) -> Option<(String, &str)> {
+    let quoted = text.strip_prefix('\'');
+    let text = quoted.unwrap_or(text);
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => value.push(characters.next()?.1),
+            '\'' if quoted.is_some() => return Some((value, &text[at + 1..])),
+            c if quoted.is_none() && c.is_whitespace() => return Some((value, &text[at..])),
+            c => value.push(c),
+        }
+    }
+    quoted.is_none().then_some((value, ""))
+}
+
+impl Said {
+    fn has(&self, key: &str) -> bool {
         match key {
-            "host" => host = value,
-            "port" => port = Some(parse_port(&value)?),
-            "user" => user = Some(value),
-            "password" => password = Some(value),
-            "dbname" => database = Some(value),
-            "sslmode" => tls = Some(ssl_mode(&value)?),
-            "sslrootcert" => root_certificate = Some(value),
-            "application_name" => application_name = Some(value),
+            "host" => self.host.is_some(),
+            "port" => self.port.is_some(),
+            "user" => self.user.is_some(),
+            "password" => self.password.is_some(),
+            "dbname" => self.database.is_some(),
+            "sslmode" => self.tls.is_some(),
+            "sslrootcert" => self.root_certificate.is_some(),
+            _ => self.application_name.is_some(),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: String) -> Result<(), Fault> {
+        match key {
+            "host" | "hostaddr" => self.host = Some(value),
+            "port" => self.port = Some(parse_port(&value)?),
+            "user" => self.user = Some(value),
+            "password" => self.password = Some(value),
+            "dbname" => self.database = Some(value),
+            "sslmode" => self.tls = Some(ssl_mode(&value)?),
+            "sslrootcert" => self.root_certificate = Some(value),
+            "application_name" | "fallback_application_name" => self.application_name = Some(value),
             // What only tunes libpq itself changes nothing here.
             "connect_timeout" | "target_session_attrs" | "channel_binding" | "gssencmode" | "keepalives" => {}
             other => return Err(Fault::Parameter(other.to_owned())),
         }
+        Ok(())
     }
-    let port = port.unwrap_or(5432);
-    let host = if host.starts_with('/') {
-        Host::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{port}")))
-    } else if host.is_empty() {
-        Host::Tcp { name: "localhost".into(), port }
-    } else {
-        Host::Tcp { name: host, port }
-    };
-    let user = user.unwrap_or_else(|| "postgres".into());
-    let system = root_certificate.as_deref() == Some("system");
-    let tls = match (tls, &root_certificate) {
-        // As libpq: `sslrootcert=system` means verify-full, and `require` with a root verifies the chain.
-        (None, Some(_)) if system => SslMode::VerifyFull,
-        (Some(SslMode::Require), Some(_)) => SslMode::VerifyCa,
-        (tls, _) => tls.unwrap_or(SslMode::Prefer),
-    };
-    Ok(Address {
-        host,
-        database: database.unwrap_or_else(|| user.clone()),
-        user,
-        password,
-        tls,
-        root_certificate: root_certificate.filter(|_| !system).map(PathBuf::from),
-        application_name: application_name.unwrap_or_else(|| "ntier".into()),
-    })
+
+    fn address(self) -> Address {
+        let port = self.port.unwrap_or(5432);
+        let host = match self.host {
+            Some(path) if path.starts_with('/') => {
+                Host::Unix(PathBuf::from(path).join(format!(".s.PGSQL.{port}")))
+            }
+            Some(name) if !name.is_empty() => Host::Tcp { name, port },
+            _ => Host::Tcp { name: "localhost".into(), port },
+        };
+        let user = self.user.unwrap_or_else(|| "postgres".into());
+        let system = self.root_certificate.as_deref() == Some("system");
+        let tls = match (self.tls, &self.root_certificate) {
+            // As libpq: `sslrootcert=system` means verify-full, and `require` with a root verifies the chain.
+            (None, Some(_)) if system => SslMode::VerifyFull,
+            (Some(SslMode::Require), Some(_)) => SslMode::VerifyCa,
+            (tls, _) => tls.unwrap_or(SslMode::Prefer),
+        };
+        Address {
+            host,
+            database: self.database.unwrap_or_else(|| user.clone()),
+            user,
+            password: self.password,
+            tls,
+            root_certificate: self.root_certificate.filter(|_| !system).map(PathBuf::from),
+            application_name: self.application_name.unwrap_or_else(|| "ntier".into()),
+        }
+    }
 }
 
 fn split_port(hostport: &str) -> Result<(String, Option<u16>), Fault> {
@@ -191,6 +289,26 @@ mod tests {
         assert_eq!(address.host, Host::Tcp { name: "::1".into(), port: 5433 });
         assert_eq!(parse("postgres://h/x?sslmode=require&sslrootcert=/ca.pem").unwrap().tls, SslMode::VerifyCa);
         assert_eq!(parse("postgres://h/x?sslrootcert=system").unwrap().tls, SslMode::VerifyFull);
+    }
+
+    #[test]
+    fn keywords_and_variables_are_read_as_libpq_reads_them() {
+        let none = |_: &str| None;
+        let address = parse_connection(r"host=db port = 5433 user='my user' password=a\ b\'c", &none).unwrap();
+        assert_eq!(address.host, Host::Tcp { name: "db".into(), port: 5433 });
+        assert_eq!((address.user.as_str(), address.password.as_deref()), ("my user", Some("a b'c")));
+        let environment = |name: &str| match name {
+            "PGHOST" => Some("/run/pg".to_owned()),
+            "PGUSER" | "USER" => Some(name.to_lowercase()),
+            _ => None,
+        };
+        let address = parse_connection("postgresql://", &environment).unwrap();
+        assert_eq!((address.host, address.user), (Host::Unix("/run/pg/.s.PGSQL.5432".into()), "pguser".to_owned()));
+        let address = parse_connection("postgres://me@h/x", &environment).unwrap();
+        assert_eq!((address.host, address.user), (Host::Tcp { name: "h".into(), port: 5432 }, "me".to_owned()));
+        for text in ["host", "user='open", "host=a nonsense"] {
+            assert!(matches!(parse_connection(text, &none), Err(Fault::Keywords(_))), "{text}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn refuse(refusal: &Refusal) -> Response<Bytes> {
             "hint": "Secret API keys can only be used in a protected environment and should never be used in a browser.",
         }),
         Refusal::Token(token) => {
-            json!({ "code": token.code(), "details": null, "hint": null, "message": token.to_string() })
+            json!({ "code": token.code(), "details": token.details(), "hint": null, "message": token.to_string() })
         }
     };
     let mut response = super::json(StatusCode::UNAUTHORIZED, body.to_string());

@@ -6,6 +6,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -34,19 +38,59 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Bound sockets, one per worker.
 #[derive(Debug)]
 pub struct Listeners {
-    pub address: SocketAddr,
-    sockets: Vec<TcpListener>,
+    pub place: Place,
+    sockets: Vec<Listener>,
+}
+
+/// Where clients connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(out, "http://{address}"),
+            Self::Unix(path) => path.display().fmt(out),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 /// Binds `workers` listeners to one address; port 0 picks a free one.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
     let first = listener(address)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![first];
+    let mut sockets = vec![Listener::Tcp(first)];
     for _ in 1..workers.max(1) {
-        sockets.push(listener(address)?);
+        sockets.push(Listener::Tcp(listener(address)?));
     }
-    Ok(Listeners { address, sockets })
+    Ok(Listeners { place: Place::Tcp(address), sockets })
+}
+
+/// Binds a unix socket with this file mode, for all workers together. A socket that nobody serves any more is replaced.
+pub fn bind_unix(path: &Path, mode: u32, workers: usize) -> io::Result<Listeners> {
+    match UnixStream::connect(path) {
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let first = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    first.set_nonblocking(true)?;
+    let mut sockets = Vec::new();
+    for _ in 1..workers {
+        sockets.push(Listener::Unix(first.try_clone()?));
+    }
+    sockets.push(Listener::Unix(first));
+    Ok(Listeners { place: Place::Unix(path.to_owned()), sockets })
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -79,8 +123,8 @@ pub async fn serve(node: Arc<Node>, listeners: Listeners, stop: watch::Receiver<
     .map_err(io::Error::other)?
 }
 
-async fn worker(node: &Arc<Node>, socket: TcpListener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let socket = tokio::net::TcpListener::from_std(socket)?;
+async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    let socket = Accepting::new(socket)?;
     let room = Arc::new(Semaphore::new(node.limits.connections));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { break };
@@ -88,17 +132,24 @@ async fn worker(node: &Arc<Node>, socket: TcpListener, mut stop: watch::Receiver
             accepted = socket.accept() => accepted,
             () = asked(&mut stop) => break,
         };
+        let (node, stop) = (node.clone(), stop.clone());
         match accepted {
-            Ok((stream, _)) => {
-                let (node, stop) = (node.clone(), stop.clone());
-                tokio::spawn(async move {
-                    connection(node, stream, stop).await;
-                    drop(place);
-                });
-            }
+            Ok(Accepted::Tcp(stream)) => tokio::spawn(async move {
+                // Answers are whole when they are written; waiting for more would only delay them.
+                let _ = stream.set_nodelay(true);
+                connection(node, stream, stop).await;
+                drop(place);
+            }),
+            Ok(Accepted::Unix(stream)) => tokio::spawn(async move {
+                connection(node, stream, stop).await;
+                drop(place);
+            }),
             // Out of file descriptors, or the client left already: neither may end the server, nor spin it.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
     }
     drop(socket);
     let all = u32::try_from(node.limits.connections).unwrap_or(u32::MAX);
@@ -107,9 +158,36 @@ async fn worker(node: &Arc<Node>, socket: TcpListener, mut stop: watch::Receiver
     Ok(())
 }
 
-async fn connection(node: Arc<Node>, stream: tokio::net::TcpStream, mut stop: watch::Receiver<bool>) {
-    // Answers are whole when they are written; waiting for more would only delay them.
-    let _ = stream.set_nodelay(true);
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+enum Accepted {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Accepting {
+    fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener) => Accepted::Tcp(listener.accept().await?.0),
+            Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn connection<S>(node: Arc<Node>, stream: S, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let (stream, boundary) = Encoded::new(stream);
     let handler = {
         let node = node.clone();

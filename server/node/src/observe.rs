@@ -14,9 +14,13 @@ pub enum Observation<'a> {
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Log {
+    /// Only that it starts and ends.
+    Nothing,
     /// Only what someone should act on.
     #[default]
     Faults,
+    /// Requests that were refused too.
+    Refusals,
     /// Each request too.
     Requests,
 }
@@ -26,7 +30,12 @@ impl Log {
     pub fn observe(self, observation: &Observation<'_>) {
         match observation {
             Observation::Answered { method, path, status, took } => {
-                if self >= Self::Requests || *status >= 500 {
+                let shown = match status {
+                    500.. => Self::Faults,
+                    400.. => Self::Refusals,
+                    _ => Self::Requests,
+                };
+                if self >= shown {
                     let took = took.as_secs_f64() * 1000.0;
                     eprintln!("{method} {path} answered {status} http.status={status} duration_ms={took:.2}");
                 }

@@ -62,15 +62,24 @@ pub async fn reload(rest: &Rest) -> Result<(), catalog::Error> {
 }
 
 async fn read(rest: &Rest) -> Result<(), catalog::Error> {
-    let said = catalog::configuration(&rest.database).await?;
-    let settings = rest.settings.clone().with_database(&said);
-    let catalog = catalog::load(
-        &rest.database,
-        &settings.schemas,
-        &settings.extra_search_path,
-        settings.authenticator.as_deref(),
-    )
-    .await?;
+    let said = catalog::configuration(&rest.database, rest.settings.authenticator.as_deref(), None).await?;
+    load(rest, rest.settings.clone().with_database(&said)).await
+}
+
+/// Puts other settings in force, with the catalog they ask for.
+pub async fn install(rest: &Rest, settings: Settings) -> Result<(), catalog::Error> {
+    let _reading = rest.current.reading.lock().await;
+    load(rest, settings).await
+}
+
+async fn load(rest: &Rest, settings: Settings) -> Result<(), catalog::Error> {
+    let exposure = catalog::Exposure {
+        schemas: &settings.schemas,
+        extra_search_path: &settings.extra_search_path,
+        authenticator: settings.authenticator.as_deref(),
+        hoisted: &settings.hoisted,
+    };
+    let catalog = catalog::load(&rest.database, exposure).await?;
     rest.current.set(Current { catalog, settings });
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ntier_backing::database::{Access, Batch, Database, End, Rows, Session, Statement};
+use ntier_backing::database::{Access, Batch, Database, End, Isolation, Rows, Session, Statement};
 use ntier_protocol::rest::request::{Count, TransactionEnd};
 use ntier_security::caller::Caller;
 
@@ -130,7 +130,7 @@ impl Transaction<'_> {
         }
         let session = self.session(function_settings);
         let deadline = deadline(settings, &session);
-        let before: Vec<Statement> = settings.pre_request.iter().map(|name| plain(pre_request(name))).collect();
+        let before: Vec<Statement> = settings.pre_request.iter().map(|name| plain(format!("SELECT {}()", quoted_name(name)))).collect();
         let skipped = before.len();
         let mut all: Vec<Statement> = before.into_iter().chain(statements).collect();
         let end = match self.end {
@@ -152,20 +152,32 @@ impl Transaction<'_> {
         let Current { catalog, settings } = self.current;
         let origin = self.origin;
         let path = std::iter::once(self.schema).chain(settings.extra_search_path.iter().map(String::as_str));
+        let role = &self.caller.role;
+        let of_role = catalog.role_settings.get(role).map(Vec::as_slice).unwrap_or_default();
+        let isolation = |list: &[(String, String)]| {
+            let value = list.iter().find(|(key, _)| key == ISOLATION).map(|(_, value)| value)?;
+            Isolation::parse(value)
+        };
         let mut list: Vec<(Cow<'static, str>, String)> = vec![("search_path".into(), sql::identifier_list(path))];
         let owned = |(key, value): &(String, String)| (Cow::Owned(key.clone()), value.clone());
-        list.extend(catalog.role_settings.get(&self.caller.role).into_iter().flatten().map(owned));
+        let usual = |(key, _): &&(String, String)| key != ISOLATION;
+        // Before the role: the connection's own role may set what the caller's may not.
+        list.extend(of_role.iter().filter(usual).map(owned));
+        list.push(("role".into(), role.clone()));
         list.push(("request.jwt.claims".into(), self.caller.claims.to_string()));
         list.push(("request.method".into(), origin.method.clone()));
         list.push(("request.path".into(), origin.path.clone()));
         list.push(("request.headers".into(), origin.headers.clone()));
         list.push(("request.cookies".into(), origin.cookies.clone()));
         list.extend(self.timezone.map(|zone| ("timezone".into(), zone.to_owned())));
-        list.extend(function_settings.iter().map(owned));
+        list.extend(function_settings.iter().filter(usual).map(owned));
         list.extend(settings.session.iter().map(owned));
-        Session { role: self.caller.role.clone(), settings: list }
+        Session { settings: list, isolation: isolation(function_settings).or_else(|| isolation(of_role)) }
     }
 }
+
+/// Not a setting like others: the transaction has to begin with it.
+const ISOLATION: &str = "default_transaction_isolation";
 
 /// A little later than PostgreSQL's own `statement_timeout`, so that its message comes first where it has
 /// one; never later than the settings allow.
@@ -192,10 +204,10 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.saturating_mul(milliseconds)))
 }
 
-fn pre_request(function: &str) -> String {
-    let name = function.split('.').collect::<Vec<_>>();
-    let quoted: Vec<String> = name.iter().map(|part| sql::identifier_list([*part])).collect();
-    format!("SELECT {}()", quoted.join("."))
+/// The name of a function, perhaps with its schema, as SQL has it.
+pub fn quoted_name(function: &str) -> String {
+    let parts: Vec<String> = function.split('.').map(|part| sql::identifier_list([part])).collect();
+    parts.join(".")
 }
 
 fn lines(result: &Rows) -> Bytes {
@@ -258,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_before_requests_is_quoted() {
-        assert_eq!(pre_request("test.switch_role"), r#"SELECT "test"."switch_role"()"#);
+    fn names_of_functions_are_quoted() {
+        assert_eq!(quoted_name("test.switch_role"), r#""test"."switch_role""#);
     }
 }

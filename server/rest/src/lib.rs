@@ -14,6 +14,9 @@ mod query;
 mod respond;
 mod rows;
 mod settings;
+mod timing;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
@@ -23,13 +26,15 @@ use ntier_protocol::rest::parse;
 use ntier_protocol::rest::request::{MediaType, Request};
 use ntier_security::caller::Caller;
 
-pub use current::{Current, CurrentHandle, reload};
+pub use current::{Current, CurrentHandle, install, reload};
 pub use error::Error;
-pub use settings::{Description, Settings, TransactionPolicy};
+pub use execute::quoted_name;
+pub use settings::{Description, Fault, PublicUrl, Settings, TransactionPolicy, parse_flag, parse_list};
 
 use execute::{Task, Transaction};
 use origin::Origin;
 use plan::{Plan, RowLimit};
+use timing::{Stage, Timing};
 
 /// The service: a database and what is known of it.
 #[derive(Debug)]
@@ -47,39 +52,62 @@ impl Rest {
     }
 }
 
+/// Who asks, and how long it took to find out.
+#[derive(Debug, Clone, Copy)]
+pub struct Identified<'a> {
+    pub caller: &'a Caller,
+    pub took: Duration,
+}
+
 /// Answers a request whose path begins behind the API's prefix. It never fails: errors are answers too.
-pub async fn answer(rest: &Rest, caller: &Caller, http: http::Request<Bytes>) -> Response<Bytes> {
+pub async fn answer(rest: &Rest, who: Identified<'_>, http: http::Request<Bytes>) -> Response<Bytes> {
     let (head, body) = http.into_parts();
-    match pipeline(rest, caller, &head, body).await {
+    let mut timing = Timing::begin(who.took);
+    match pipeline(rest, who.caller, &head, body, &mut timing).await {
         Ok(response) => respond::varied(response),
-        Err(error) => respond::error(&error, caller.is_anonymous),
+        Err(error) => {
+            let verbose = rest.current.get().is_none_or(|current| current.settings.verbose_errors);
+            respond::error(&error, who.caller.is_anonymous, verbose)
+        }
     }
 }
 
-async fn pipeline(rest: &Rest, caller: &Caller, head: &Parts, body: Bytes) -> Result<Response<Bytes>, Error> {
-    let request = &parse(head, body)?;
-    let origin = &Origin::of(head);
+async fn pipeline(
+    rest: &Rest,
+    caller: &Caller,
+    head: &Parts,
+    body: Bytes,
+    timing: &mut Timing,
+) -> Result<Response<Bytes>, Error> {
     let current = current::get(rest).await?;
     let settings = &current.settings;
+    let request = &parse(head, body)?;
+    timing.ends(Stage::Parse);
     let schema = schema(request, settings)?;
     let plan = plan::request(request, schema, &current.catalog, settings)?;
+    timing.ends(Stage::Plan);
     let context = respond::Context { request, schema, settings, has_key: false };
     let transaction = Transaction {
         database: &rest.database,
         current: &current,
         caller,
-        origin,
+        origin: &Origin::of(head),
         schema,
         timezone: request.preferences.timezone.as_deref(),
         end: Plan::transaction_end(request.preferences.transaction, settings),
     };
-    match &plan {
-        Plan::Read(plan) => read(&transaction, context, plan).await,
-        Plan::Mutate(plan) => mutate(&transaction, context, plan).await,
-        Plan::Call(plan) => call(&transaction, context, plan).await,
+    let mut response = match &plan {
+        Plan::Read(plan) => read(&transaction, context, plan, timing).await,
+        Plan::Mutate(plan) => mutate(&transaction, context, plan, timing).await,
+        Plan::Call(plan) => call(&transaction, context, plan, timing).await,
         Plan::Info(info) => Ok(respond::info(info)),
-        Plan::Describe { head } => describe(&transaction, context, *head).await,
+        Plan::Describe { head } => describe(&transaction, context, *head, timing).await,
+    }?;
+    if settings.server_timing {
+        timing.ends(Stage::Response);
+        respond::timing(&mut response, timing);
     }
+    Ok(response)
 }
 
 /// What was asked.
@@ -103,9 +131,11 @@ async fn read(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     plan: &plan::Read,
+    timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     if explains(&plan.media) {
         let body = transaction.explain(Access::ReadOnly, query::read(plan)).await?;
+        timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
     let plain = match query::plain::read(plan, &transaction.current.catalog) {
@@ -119,6 +149,7 @@ async fn read(
         let task = Task::new(Access::ReadOnly, query::read(plan));
         transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
     };
+    timing.ends(Stage::Transaction);
     // Nothing was written, so there is nothing to undo: looking at the number afterwards is enough.
     if matches!(plan.media.media_type, MediaType::Object { .. }) && outcome.rows != 1 {
         return Err(Error::NotSingular(outcome.rows));
@@ -130,14 +161,17 @@ async fn mutate(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     plan: &plan::Mutate,
+    timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     if explains(&plan.media) {
         let body = transaction.explain(Access::ReadWrite, query::mutate(plan)).await?;
+        timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
     let is_binary = plan.media.is_binary();
     let task = Task { is_binary, ..Task::new(Access::ReadWrite, query::mutate(plan)) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    timing.ends(Stage::Transaction);
     let context = respond::Context { has_key: plan.has_key, ..context };
     respond::mutate(context, plan, &outcome)
 }
@@ -146,16 +180,19 @@ async fn call(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     plan: &plan::Call,
+    timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     let access = if plan.read_only { Access::ReadOnly } else { Access::ReadWrite };
     if explains(&plan.media) {
         let body = transaction.explain(access, query::call(plan)).await?;
+        timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
     let settings = plan.function.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let task =
         Task { function_settings: settings, is_binary: plan.media.is_binary(), ..Task::new(access, query::call(plan)) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    timing.ends(Stage::Transaction);
     respond::call(context, plan, &outcome)
 }
 
@@ -163,6 +200,7 @@ async fn describe(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     head: bool,
+    timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     let follow_privileges = match context.settings.description {
         Description::Disabled => return Err(Error::DescriptionDisabled),
@@ -170,7 +208,8 @@ async fn describe(
         Description::Everything => false,
     };
     let visible = transaction.visible(query::visible(context.schema), follow_privileges).await?;
-    let document = openapi::document(&transaction.current.catalog, context.schema, &visible);
+    timing.ends(Stage::Transaction);
+    let document = openapi::document(transaction.current, context.schema, &visible);
     Ok(respond::description(context, head, document))
 }
 

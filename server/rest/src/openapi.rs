@@ -5,8 +5,10 @@ mod schema;
 
 use std::collections::{BTreeMap, HashSet};
 
-use ntier_backing::database::catalog::{Catalog, Function, Name, Table, Volatility};
+use ntier_backing::database::catalog::{Function, Name, Table, Volatility};
 use serde_json::{Map, Value, json};
+
+use crate::current::Current;
 
 use schema::{argument_parameter, arguments_schema, table_schema};
 
@@ -27,7 +29,8 @@ pub struct Visible {
     pub comment: Option<String>,
 }
 
-pub fn document(catalog: &Catalog, schema: &str, visible: &Visible) -> String {
+pub fn document(current: &Current, schema: &str, visible: &Visible) -> String {
+    let Current { catalog, settings } = current;
     let shown = |name: &Name| name.schema == schema && visible.tables.as_ref().is_none_or(|t| t.contains(&name.name));
     let tables: BTreeMap<&str, &Table> =
         catalog.tables.values().filter(|t| shown(&t.name)).map(|t| (t.name.name.as_str(), t)).collect();
@@ -39,7 +42,7 @@ pub fn document(catalog: &Catalog, schema: &str, visible: &Visible) -> String {
     let (title, description) = summary(visible.comment.as_deref());
     let definitions: Map<String, Value> =
         tables.iter().map(|(name, table)| ((*name).to_owned(), table_schema(catalog, table))).collect();
-    let document = json!({
+    let mut document = json!({
         "swagger": "2.0",
         "info": {
             "version": env!("CARGO_PKG_VERSION"),
@@ -57,6 +60,20 @@ pub fn document(catalog: &Catalog, schema: &str, visible: &Visible) -> String {
         "parameters": parameters(&tables),
         "paths": paths(schema, &tables, &functions),
     });
+    if let Some(url) = &settings.public_url {
+        document["schemes"] = json!([url.scheme]);
+        document["host"] = format!("{}:{}", url.host, url.port).into();
+        document["basePath"] = url.path.as_str().into();
+    }
+    if settings.describes_security {
+        document["securityDefinitions"] = json!({ "JWT": {
+            "description": "Add the token prepending \"Bearer \" (without quotes) to it",
+            "in": "header",
+            "name": "Authorization",
+            "type": "apiKey",
+        } });
+        document["security"] = json!([{ "JWT": [] }]);
+    }
     document.to_string()
 }
 

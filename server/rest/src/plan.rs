@@ -15,7 +15,7 @@ mod tests;
 
 use ntier_backing::database::catalog::{Argument, Catalog, Function, Name, Relationship, Table};
 use ntier_protocol::rest::request::{
-    Action, Aggregate, Connective, Count, Direction, Handling, Join, JsonStep, MediaType, Nulls, Operation, Range,
+    Action, Aggregate, CallMethod, Connective, Count, Direction, Handling, Join, JsonStep, MediaType, Nulls, Operation, Range,
     Request, TransactionEnd,
 };
 
@@ -423,6 +423,11 @@ pub fn request(request: &Request, schema: &str, catalog: &Catalog, settings: &Se
         }
         Action::FunctionInfo { function } => context.function_info(function),
         Action::Root { head } => {
+            if let Some(function) = &settings.root {
+                let (schema, name) = function.split_once('.').unwrap_or((schema, function));
+                let method = if *head { CallMethod::Head } else { CallMethod::Get };
+                return Context { schema, ..context }.call(name, method);
+            }
             let describable =
                 |media: &MediaType| matches!(media, MediaType::OpenApi | MediaType::Json | MediaType::Any);
             if request.accept.iter().any(describable) {

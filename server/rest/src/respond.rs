@@ -14,6 +14,7 @@ use crate::execute::Outcome;
 use crate::media::content_type;
 use crate::plan::{Call, Info, Media, Mutate, Read};
 use crate::settings::Settings;
+use crate::timing::Timing;
 
 pub use error::{broken_limit, error, wire};
 
@@ -42,7 +43,7 @@ pub fn read(context: Context<'_>, plan: &Read, outcome: &Outcome) -> Result<Resp
     describe(&mut headers, context, &plan.media);
     set_preferences(&mut headers, context);
     let body = if status == StatusCode::RANGE_NOT_SATISFIABLE {
-        out_of_bounds(plan.window, total)
+        out_of_bounds(context, plan.window, total)
     } else if plan.head {
         Bytes::new()
     } else {
@@ -110,7 +111,7 @@ pub fn call(context: Context<'_>, plan: &Call, outcome: &Outcome) -> Result<Resp
     describe(&mut headers, context, &plan.media);
     let body = match status {
         _ if plan.head => Bytes::new(),
-        StatusCode::RANGE_NOT_SATISFIABLE => out_of_bounds(plan.window, outcome.total),
+        StatusCode::RANGE_NOT_SATISFIABLE => out_of_bounds(context, plan.window, outcome.total),
         _ => outcome.body.clone(),
     };
     headers::finish(status, headers, body, outcome)
@@ -165,6 +166,11 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Byte
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Says where the time went.
+pub fn timing(response: &mut Response<Bytes>, timing: &Timing) {
+    set(response.headers_mut(), HeaderName::from_static("server-timing"), &timing.to_string());
 }
 
 /// A header whose value cannot be one is left out.
@@ -247,9 +253,9 @@ fn window(asked: Range, rows: u64, total: Option<u64>) -> (StatusCode, String) {
     (status, content_range(shown, total))
 }
 
-fn out_of_bounds(asked: Range, total: Option<u64>) -> Bytes {
+fn out_of_bounds(context: Context<'_>, asked: Range, total: Option<u64>) -> Bytes {
     let error = Error::RangeOutOfBounds { offset: asked.offset, total: total.unwrap_or_default() };
-    wire(&error, false).body()
+    wire(&error, false).body(context.settings.verbose_errors)
 }
 
 /// `column=eq.value` pairs as a query string.

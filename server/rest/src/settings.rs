@@ -1,5 +1,5 @@
-//! What the data API is told: assembled and checked elsewhere, except for what the database itself says
-//! with `ALTER ROLE authenticator SET pgrst.…`.
+//! What the data API is told: by our own settings, or under PostgREST's names, as the database itself may say it with
+//! `ALTER ROLE authenticator SET pgrst.…`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,14 +14,24 @@ pub struct Settings {
     pub extra_search_path: Vec<String>,
     /// No answer has more rows.
     pub max_rows: Option<u64>,
-    /// The role of callers without a token; an insufficient privilege is then a 401.
-    pub anon_role: String,
     pub aggregates: bool,
     /// Whether execution plans may be asked for.
     pub plan: bool,
     /// Filters may call an embedded relation by its name although it has an alias.
     pub legacy_target_names: bool,
     pub description: Description,
+    /// The description says that tokens are taken.
+    pub describes_security: bool,
+    /// The address that the description names, where a proxy stands in front.
+    pub public_url: Option<PublicUrl>,
+    /// A function that answers at the root instead of the description.
+    pub root: Option<String>,
+    /// Errors have `details` and `hint`.
+    pub verbose_errors: bool,
+    /// Answers say in `Server-Timing` where the time went.
+    pub server_timing: bool,
+    /// Settings of a function that are made before it is called.
+    pub hoisted: Vec<String>,
     pub transaction_end: TransactionPolicy,
     /// A function to call before each request, perhaps with its schema.
     pub pre_request: Option<String>,
@@ -55,11 +65,16 @@ impl Default for Settings {
             schemas: vec!["public".into()],
             extra_search_path: vec!["public".into(), "extensions".into()],
             max_rows: Some(1000),
-            anon_role: "anon".into(),
             aggregates: false,
             plan: false,
             legacy_target_names: true,
             description: Description::FollowPrivileges,
+            describes_security: false,
+            public_url: None,
+            root: None,
+            verbose_errors: true,
+            server_timing: false,
+            hoisted: HOISTED.iter().map(|&name| name.into()).collect(),
             transaction_end: TransactionPolicy { default: TransactionEnd::Commit, overridable: false },
             pre_request: None,
             session: Vec::new(),
@@ -73,25 +88,118 @@ impl Settings {
     /// With what the database says about itself. A value that cannot be understood changes nothing.
     #[must_use]
     pub fn with_database(mut self, said: &HashMap<String, String>) -> Self {
-        let flag = |key: &str| said.get(key).and_then(|value| parse_flag(value));
-        self.aggregates = flag("db_aggregates_enabled").unwrap_or(self.aggregates);
-        self.plan = flag("db_plan_enabled").unwrap_or(self.plan);
-        if let Some(value) = said.get("db_max_rows") {
-            self.max_rows = value.parse().ok().or(self.max_rows);
-        }
-        if let Some(value) = said.get("db_pre_request") {
-            self.pre_request = Some(value.clone()).filter(|name| !name.is_empty());
-        }
-        if let Some(list) = said.get("db_schemas").map(|value| parse_list(value)).filter(|list| !list.is_empty()) {
-            self.schemas = list;
-        }
-        if let Some(value) = said.get("db_extra_search_path") {
-            self.extra_search_path = parse_list(value);
-        }
-        if let Some(policy) = said.get("db_tx_end").and_then(|value| TransactionPolicy::parse(value)) {
-            self.transaction_end = policy;
-        }
+        self.apply(&|name| said.get(name).cloned());
         self
+    }
+
+    /// Takes what is said under PostgREST's names, written with underscores: `db_max_rows`. An empty text says nothing, except
+    /// of lists that may be empty. Gives the faults; a faulty value changes nothing.
+    pub fn apply(&mut self, said: &dyn Fn(&str) -> Option<String>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |name: &'static str, message: &str| faults.push(Fault { name, message: message.to_owned() });
+        let text = |name: &str| said(name).filter(|value| !value.is_empty());
+        let mut flag = |name: &'static str, place: &mut bool| match text(name).map(|value| parse_flag(&value)) {
+            Some(Some(value)) => *place = value,
+            Some(None) => fault(name, "is not true or false"),
+            None => {}
+        };
+        flag("db_aggregates_enabled", &mut self.aggregates);
+        flag("db_plan_enabled", &mut self.plan);
+        flag("url_use_legacy_target_names", &mut self.legacy_target_names);
+        flag("openapi_security_active", &mut self.describes_security);
+        flag("server_timing_enabled", &mut self.server_timing);
+        if let Some(value) = text("db_max_rows").or_else(|| text("max_rows")) {
+            match value.parse() {
+                Ok(rows) => self.max_rows = Some(rows),
+                Err(_) => fault("db_max_rows", "is not a number"),
+            }
+        }
+        if let Some(value) = text("db_pre_request").or_else(|| text("pre_request")) {
+            self.pre_request = Some(value);
+        }
+        if let Some(value) = text("db_root_spec").or_else(|| text("root_spec")) {
+            self.root = Some(value);
+        }
+        if let Some(value) = text("db_schemas").or_else(|| text("db_schema")) {
+            let list = parse_list(&value);
+            match list.iter().find(|name| matches!(name.as_str(), "pg_catalog" | "information_schema")) {
+                Some(name) => fault("db_schemas", &format!("does not allow schema: '{name}'")),
+                None => self.schemas = list,
+            }
+        }
+        if let Some(value) = said("db_extra_search_path") {
+            self.extra_search_path = parse_list(&value);
+        }
+        if let Some(value) = text("db_hoisted_tx_settings") {
+            self.hoisted = parse_list(&value);
+        }
+        if let Some(value) = text("db_tx_end") {
+            match TransactionPolicy::parse(&value) {
+                Some(policy) => self.transaction_end = policy,
+                None => fault("db_tx_end", "is none of commit, commit-allow-override, rollback, rollback-allow-override"),
+            }
+        }
+        match text("openapi_mode").as_deref() {
+            None => {}
+            Some("follow-privileges") => self.description = Description::FollowPrivileges,
+            Some("ignore-privileges") => self.description = Description::Everything,
+            Some("disabled") => self.description = Description::Disabled,
+            Some(_) => fault("openapi_mode", "is none of follow-privileges, ignore-privileges, disabled"),
+        }
+        if let Some(value) = text("openapi_server_proxy_uri") {
+            match PublicUrl::parse(&value) {
+                Some(url) => self.public_url = Some(url),
+                None => fault("openapi_server_proxy_uri", "is not like https://example.com:8443/basePath"),
+            }
+        }
+        match text("client_error_verbosity").as_deref() {
+            None => {}
+            Some("verbose") => self.verbose_errors = true,
+            Some("minimal") => self.verbose_errors = false,
+            Some(_) => fault("client_error_verbosity", "is neither verbose nor minimal"),
+        }
+        faults
+    }
+}
+
+/// Settings of functions that PostgREST makes before a call, unless it is told otherwise.
+const HOISTED: [&str; 3] = ["statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation"];
+
+/// A value that could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// As PostgREST names it, with underscores.
+    pub name: &'static str,
+    pub message: String,
+}
+
+/// Where clients find the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// `http` or `https`.
+    pub scheme: String,
+    pub host: String,
+    pub port: u16,
+    /// With its slash.
+    pub path: String,
+}
+
+impl PublicUrl {
+    /// An absolute URL without user and query.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url: http::Uri = text.parse().ok()?;
+        let scheme = url.scheme_str()?.to_ascii_lowercase();
+        let authority = url.authority()?;
+        if authority.as_str().contains('@') || url.query().is_some() || url.host()?.is_empty() {
+            return None;
+        }
+        let port = match (authority.port(), scheme.as_str()) {
+            (Some(port), "http" | "https") => port.as_str().parse().ok().filter(|port| *port > 0)?,
+            (None, "http") => 80,
+            (None, "https") => 443,
+            _ => return None,
+        };
+        Some(Self { scheme, host: authority.host().to_owned(), port, path: url.path().to_owned() })
     }
 }
 
@@ -109,15 +217,18 @@ impl TransactionPolicy {
     }
 }
 
-fn parse_flag(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "on" | "yes" | "1" => Some(true),
-        "false" | "off" | "no" | "0" => Some(false),
-        _ => None,
+/// As PostgREST reads it: in any case, in quotes, or as a number.
+pub fn parse_flag(text: &str) -> Option<bool> {
+    let letters: String = text.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
+    match letters.as_str() {
+        "true" | "on" | "yes" => Some(true),
+        "false" | "off" | "no" => Some(false),
+        _ => text.trim().parse::<i64>().ok().map(|number| number > 0),
     }
 }
 
-fn parse_list(text: &str) -> Vec<String> {
+/// Names between commas.
+pub fn parse_list(text: &str) -> Vec<String> {
     text.split(',').map(|item| item.trim().trim_matches('"').to_owned()).filter(|item| !item.is_empty()).collect()
 }
 
@@ -140,5 +251,32 @@ mod tests {
         assert!(changed.aggregates && !changed.plan && changed.transaction_end.overridable);
         assert_eq!(changed.max_rows, Some(5));
         assert_eq!(changed.schemas, ["api", "Other"]);
+    }
+
+    #[test]
+    fn faults_are_named_and_change_nothing() {
+        let said = |name: &str| match name {
+            "db_max_rows" => Some("many".to_owned()),
+            "db_schemas" => Some("api,pg_catalog".to_owned()),
+            "openapi_mode" => Some("sometimes".to_owned()),
+            "openapi_server_proxy_uri" => Some("https://user@example.com".to_owned()),
+            "server_timing_enabled" => Some("1".to_owned()),
+            _ => None,
+        };
+        let mut settings = Settings::default();
+        let names: Vec<_> = settings.apply(&said).into_iter().map(|fault| fault.name).collect();
+        assert_eq!(names, ["db_max_rows", "db_schemas", "openapi_mode", "openapi_server_proxy_uri"]);
+        assert_eq!(settings, Settings { server_timing: true, ..Settings::default() });
+    }
+
+    #[test]
+    fn public_urls_are_absolute() {
+        let url = PublicUrl::parse("https://example.com/openapi.json").unwrap();
+        assert_eq!((url.scheme.as_str(), url.host.as_str(), url.port), ("https", "example.com", 443));
+        assert_eq!(url.path, "/openapi.json");
+        assert_eq!(PublicUrl::parse("http://example.com").unwrap().path, "/");
+        for text in ["example.com", "/a", "ftp://example.com", "http://u@example.com", "http://example.com?a", "http://h:0"] {
+            assert_eq!(PublicUrl::parse(text), None, "{text}");
+        }
     }
 }

@@ -176,7 +176,7 @@ select coalesce(json_agg(json_build_object(
     'settings', coalesce((
         select json_object_agg(left(s, strpos(s, '=') - 1), substr(s, strpos(s, '=') + 1))
         from unnest(p.proconfig) s
-        where s like 'statement\_timeout=%' or s like 'plan\_filter.statement\_cost\_limit=%'), '{}')
+        where left(s, strpos(s, '=') - 1) = any($2::text[])), '{}')
 )), '[]')
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
@@ -285,12 +285,12 @@ from (
     join pg_settings ps on ps.name = kv.key
     where pg_has_role(current_user, r.oid, 'member') and r.rolname <> current_user
       and (ps.context = 'user' or has_parameter_privilege(current_user, kv.key, 'set'))
-      and kv.key not in ('role', 'session_authorization', 'default_transaction_isolation')
+      and kv.key not in ('role', 'session_authorization')
     order by r.rolname, kv.key, d.setdatabase desc
 ) s
 ";
 
-/// `ALTER ROLE … SET pgrst.…` of the connection's role, or else of `authenticator`.
+/// `ALTER ROLE … SET pgrst.…` of the connection's role, or else of the role $1.
 pub(super) const CONFIGURATION: &str = r"
 select coalesce(json_object_agg(key, value), '{}')
 from (
@@ -302,7 +302,14 @@ from (
     cross join lateral (
         select substr(left(setting, strpos(setting, '=') - 1), 7) as key,
             substr(setting, strpos(setting, '=') + 1) as value) kv
-    where r.rolname in (current_user, 'authenticator') and setting like 'pgrst.%=%'
+    where r.rolname in (current_user, $1::text) and setting like 'pgrst.%=%'
     order by kv.key, (r.rolname = current_user) desc, d.setdatabase desc
 ) s
+";
+
+/// What a function has just set under these names, without their prefix.
+pub(super) const PRE_CONFIGURATION: &str = r"
+select coalesce(json_object_agg(name, value), '{}')
+from (select name, current_setting('pgrst.' || name, true) as value from unnest($1::text[]) name) s
+where value is not null
 ";

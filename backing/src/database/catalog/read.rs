@@ -23,14 +23,21 @@ pub enum Error {
     Answer(#[from] serde_json::Error),
 }
 
-/// Reads the catalog of the exposed schemas. Views in `extra_search_path` are looked through, not exposed. A request may
-/// become what the role `authenticator` may become.
-pub async fn load(
-    database: &Database,
-    schemas: &[String],
-    extra_search_path: &[String],
-    authenticator: Option<&str>,
-) -> Result<Catalog, Error> {
+/// What of the database is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Exposure<'a> {
+    pub schemas: &'a [String],
+    /// Views in these are looked through, not exposed.
+    pub extra_search_path: &'a [String],
+    /// A request may become what this role may become; `None` where PostgreSQL alone decides.
+    pub authenticator: Option<&'a str>,
+    /// Settings of functions that are made before a call.
+    pub hoisted: &'a [String],
+}
+
+/// Reads the catalog of the exposed schemas.
+pub async fn load(database: &Database, exposure: Exposure<'_>) -> Result<Catalog, Error> {
+    let Exposure { schemas, extra_search_path, authenticator, hoisted } = exposure;
     let authenticator = authenticator.map(|name| Bytes::copy_from_slice(name.as_bytes()));
     let exposed = Some(Bytes::from(array_literal(schemas)));
     let extra = Some(Bytes::from(array_literal(extra_search_path)));
@@ -43,7 +50,7 @@ pub async fn load(
             ask(queries::KEYS, vec![]),
             ask(queries::VIEWS, vec![exposed.clone(), extra]),
             ask(queries::COMPUTED, vec![]),
-            ask(queries::FUNCTIONS, vec![exposed.clone()]),
+            ask(queries::FUNCTIONS, vec![exposed.clone(), Some(Bytes::from(array_literal(hoisted)))]),
             ask(queries::REPRESENTATIONS, vec![]),
             ask(queries::MEDIA_HANDLERS, vec![exposed]),
             ask(queries::ROLE_SETTINGS, vec![]),
@@ -70,11 +77,56 @@ pub async fn load(
     })
 }
 
-/// What `ALTER ROLE authenticator SET pgrst.…` says, without the prefix.
-pub async fn configuration(database: &Database) -> Result<HashMap<String, String>, Error> {
-    let question = Statement { text: queries::CONFIGURATION.into(), parameters: vec![] };
-    let answer = run(database, vec![question]).await?;
-    value(&answer, 0)
+/// Names under which the database may configure the data API.
+const NAMES: [&str; 25] = [
+    "client_error_verbosity",
+    "db_aggregates_enabled",
+    "db_anon_role",
+    "db_extra_search_path",
+    "db_hoisted_tx_settings",
+    "db_max_rows",
+    "db_plan_enabled",
+    "db_pre_config",
+    "db_pre_request",
+    "db_prepared_statements",
+    "db_root_spec",
+    "db_schemas",
+    "db_tx_end",
+    "jwt_aud",
+    "jwt_cache_max_entries",
+    "jwt_role_claim_key",
+    "jwt_secret",
+    "jwt_secret_is_base64",
+    "openapi_mode",
+    "openapi_security_active",
+    "openapi_server_proxy_uri",
+    "server_cors_allowed_origins",
+    "server_timing_enabled",
+    "server_trace_header",
+    "url_use_legacy_target_names",
+];
+
+/// What `ALTER ROLE … SET pgrst.…` says of the connection's own role, or else of the role `besides`, without the prefix. The
+/// function `pre_config` (quoted) is called first; what it sets counts where the roles say nothing.
+pub async fn configuration(
+    database: &Database,
+    besides: Option<&str>,
+    pre_config: Option<&str>,
+) -> Result<HashMap<String, String>, Error> {
+    let besides = besides.map(|name| Bytes::copy_from_slice(name.as_bytes()));
+    let question = Statement { text: queries::CONFIGURATION.into(), parameters: vec![besides] };
+    let Some(function) = pre_config else {
+        let answer = run(database, vec![question]).await?;
+        return value(&answer, 0);
+    };
+    let call = Statement { text: format!("select {function}()").into(), parameters: vec![] };
+    let names = NAMES.map(str::to_owned);
+    let set = Some(Bytes::from(array_literal(&names)));
+    let set = Statement { text: queries::PRE_CONFIGURATION.into(), parameters: vec![set] };
+    let answer = run(database, vec![question, call, set]).await?;
+    let mut said: HashMap<String, String> = value(&answer, 2)?;
+    said.extend(value::<HashMap<String, String>>(&answer, 0)?);
+    Ok(said)
 }
 
 async fn run(database: &Database, statements: Vec<Statement>) -> Result<Answer, database::Error> {

@@ -46,16 +46,21 @@ impl Wire {
         self
     }
 
-    pub fn body(&self) -> Bytes {
-        let body = json!({ "code": self.code, "details": self.details, "hint": self.hint, "message": self.message });
+    /// With `details` and `hint`, or without.
+    pub fn body(&self, verbose: bool) -> Bytes {
+        let body = if verbose {
+            json!({ "code": self.code, "details": self.details, "hint": self.hint, "message": self.message })
+        } else {
+            json!({ "code": self.code, "message": self.message })
+        };
         body.to_string().into()
     }
 
-    pub fn into_response(self) -> Response<Bytes> {
+    pub fn into_response(self, verbose: bool) -> Response<Bytes> {
         let mut headers = HeaderMap::new();
         set(&mut headers, CONTENT_TYPE, "application/json; charset=utf-8");
         set(&mut headers, PROXY_STATUS, &format!("PostgREST; error={}", self.code));
-        let body = self.body();
+        let body = self.body(verbose);
         for (name, value) in self.headers {
             headers.insert(name, value);
         }
@@ -64,8 +69,8 @@ impl Wire {
 }
 
 /// `is_anonymous`: what is refused may be allowed after signing in.
-pub fn error(error: &Error, is_anonymous: bool) -> Response<Bytes> {
-    wire(error, is_anonymous).into_response()
+pub fn error(error: &Error, is_anonymous: bool, verbose: bool) -> Response<Bytes> {
+    wire(error, is_anonymous).into_response(verbose)
 }
 
 /// What each error is called. Codes are never used twice.

@@ -1,0 +1,104 @@
+//! Everything that Supabase's clients ask for, under the paths where they look for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ntier_rest::{Identified, Rest};
+use ntier_security::caller::Doorkeeper;
+
+use crate::{admin, cors, files, identify, json, not_found};
+
+/// What a whole backend is made of.
+#[derive(Debug)]
+pub struct Backend {
+    pub rest: Arc<Rest>,
+    pub doorkeeper: Doorkeeper,
+    /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
+    pub jwks: String,
+    /// A folder to serve at `/`, for `ntier dev`.
+    pub files: Option<PathBuf>,
+    /// What is served besides; a page goes before a file.
+    pub pages: Vec<Page>,
+}
+
+/// A text that the node itself has, such as the page for a first visitor.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Whole, with its slash.
+    pub path: &'static str,
+    pub media_type: &'static str,
+    pub body: Bytes,
+}
+
+impl Backend {
+    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let mut response =
+            if cors::is_preflight(&request) { cors::preflight(&request) } else { self.route(request).await };
+        cors::expose(response.headers_mut());
+        response
+    }
+
+    async fn route(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let path = request.uri().path();
+        if let Some(rest) = behind(path, "/rest/v1") {
+            let rest = rest.to_owned();
+            return self.data(request, &rest).await;
+        }
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            "/health" | "/auth/v1/health" if get => json(StatusCode::OK, r#"{"name":"ntier","status":"ok"}"#.into()),
+            "/ready" if get => admin::ready(&self.rest).await,
+            "/auth/v1/.well-known/jwks.json" if get => json(StatusCode::OK, self.jwks.clone()),
+            _ if !get => not_found(),
+            _ => match (self.pages.iter().find(|page| page.path == path), &self.files) {
+                (Some(page), _) => page.response(),
+                (None, Some(folder)) => files::serve(folder, path, request.headers()).await,
+                (None, None) => not_found(),
+            },
+        }
+    }
+
+    /// The data API.
+    async fn data(&self, request: Request<Bytes>, path: &str) -> Response<Bytes> {
+        let begun = Instant::now();
+        let caller = match identify::caller(&self.doorkeeper, request.headers()) {
+            Ok(caller) => caller,
+            Err(refusal) => return identify::refuse(&refusal),
+        };
+        if path == "/" && caller.role != "service_role" && request.method() != Method::OPTIONS {
+            return identify::refuse_description();
+        }
+        let (mut parts, body) = request.into_parts();
+        let uri = match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        match uri.parse() {
+            Ok(uri) => parts.uri = uri,
+            Err(_) => return not_found(),
+        }
+        let who = Identified { caller: &caller, took: begun.elapsed() };
+        ntier_rest::answer(&self.rest, who, Request::from_parts(parts, body)).await
+    }
+}
+
+impl Page {
+    fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(self.body.clone());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }
+}
+
+/// What follows the prefix, if the path is the prefix or below it.
+fn behind<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    match path.strip_prefix(prefix)? {
+        "" => Some("/"),
+        rest if rest.starts_with('/') => Some(rest),
+        _ => None,
+    }
+}
