@@ -2,12 +2,14 @@
 //!
 //! Source: PostgREST documentation, "Errors", group 1. Retired codes are never used again: 104, 109, 110, 113, 119.
 
+use super::cursor::Fault;
+
 /// A refusal of the parser: facts, and from them PostgREST's code, status and words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// PGRST100: a parameter's grammar.
     #[error("failed to parse {what} ({text})")]
-    Syntax { what: &'static str, text: String, column: usize, unexpected: Option<char>, expecting: &'static str },
+    Syntax { what: &'static str, text: String, fault: Fault },
     /// PGRST101.
     #[error("method {0} on a function")]
     FunctionMethod(String),
@@ -63,8 +65,8 @@ impl Error {
 
     pub fn message(&self) -> String {
         match self {
-            Self::Syntax { what, text, column, .. } => {
-                format!("\"failed to parse {what} ({text})\" (line 1, column {column})")
+            Self::Syntax { what, text, fault: Fault { line, column, .. } } => {
+                format!("\"failed to parse {what} ({text})\" (line {line}, column {column})")
             }
             Self::FunctionMethod(method) => format!("Cannot use the {method} method on RPC"),
             Self::Body(reason) => reason.clone(),
@@ -78,14 +80,7 @@ impl Error {
 
     pub fn details(&self) -> Option<String> {
         match self {
-            Self::Syntax { unexpected, expecting, .. } => {
-                let unexpected = match unexpected {
-                    // As Parsec shows what it met: a quoted character where one was, else the end.
-                    Some(character) => format!("\"{character}\""),
-                    None => "end of input".into(),
-                };
-                Some(format!("unexpected {unexpected} expecting {expecting}"))
-            }
+            Self::Syntax { fault, .. } => Some(fault.details.clone()),
             Self::Range(RangeFault::NegativeLimit) => Some("Limit should be greater than or equal to zero.".into()),
             Self::Range(RangeFault::LowerAboveUpper) => {
                 Some("The lower boundary must be lower than or equal to the upper boundary in the Range header.".into())

@@ -7,36 +7,81 @@ use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode;
 
-use super::cursor::{Cursor, Parsed};
+use super::cursor::{Cursor, Failed, Parsed};
 use super::error::{Error, RangeFault};
 use super::filter;
 use super::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range};
 use super::select;
 
 /// Reads a raw query string. `is_call` is a function called by GET: values without an operator are then its arguments.
+///
+/// The first fault is told in the order in which the reference looks: order, logic, columns, select, filters, conflicts.
 pub fn query(raw: &str, is_call: bool) -> Result<Query, Error> {
     let pairs = pairs(raw)?;
     let mut query = Query { canonical: canonical(&pairs), ..Query::default() };
-    let mut ranges = Ranges::default();
+    let mut sorted = Sorted::default();
     for (key, value) in &pairs {
         let Some(value) = value else { continue };
-        match (key.as_str(), key.rsplit('.').next().unwrap_or_default()) {
-            ("select", _) => query.select = read("select parameter", value, select::select)?,
-            ("columns", _) => query.columns = Some(read("columns parameter", value, select::names)?),
-            ("on_conflict", _) => query.on_conflict = Some(read("on_conflict parameter", value, select::names)?),
-            (_, "order") => query.order.push(order(key, value)?),
-            (_, "limit") => ranges.limit(embed_path(key)?, value)?,
-            (_, "offset") => ranges.offset(embed_path(key)?, value),
-            (_, "and" | "or") => query.logic.push(logic(key, value)?),
-            _ => match filter(key, value) {
-                Ok(filter) => query.filters.push(filter),
-                Err(_) if is_call => query.parameters.push((key.clone(), value.clone())),
-                Err(error) => return Err(error),
-            },
+        sorted.add(key, value);
+    }
+    let Sorted { select, columns, on_conflict, orders, limits, offsets, logics, filters } = sorted;
+    for (key, value) in orders {
+        query.order.push(order(key, value)?);
+    }
+    for (key, value) in logics {
+        query.logic.push(logic(key, value)?);
+    }
+    query.columns = columns.map(|value| read("columns parameter", value, select::names)).transpose()?;
+    if let Some(value) = select {
+        query.select = read("select parameter", value, select::select)?;
+    }
+    for (key, value) in filters {
+        match filter(key, value) {
+            Ok(filter) => query.filters.push(filter),
+            Err(_) if is_call => query.parameters.push((key.to_owned(), value.to_owned())),
+            Err(error) => return Err(error),
         }
+    }
+    query.on_conflict = on_conflict.map(|value| read("on_conflict parameter", value, select::names)).transpose()?;
+    let mut ranges = Ranges::default();
+    for (key, value) in limits {
+        ranges.limit(embed_path(key)?, value)?;
+    }
+    for (key, value) in offsets {
+        ranges.offset(embed_path(key)?, value);
     }
     query.ranges = ranges.0;
     Ok(query)
+}
+
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+/// The parameters by what they are. Of those that can be said once, the first counts.
+#[derive(Default)]
+struct Sorted<'a> {
+    select: Option<&'a str>,
+    columns: Option<&'a str>,
+    on_conflict: Option<&'a str>,
+    orders: Pairs<'a>,
+    limits: Pairs<'a>,
+    offsets: Pairs<'a>,
+    logics: Pairs<'a>,
+    filters: Pairs<'a>,
+}
+
+impl<'a> Sorted<'a> {
+    fn add(&mut self, key: &'a str, value: &'a str) {
+        match (key, key.rsplit('.').next().unwrap_or_default()) {
+            ("select", _) => _ = self.select.get_or_insert(value),
+            ("columns", _) => _ = self.columns.get_or_insert(value),
+            ("on_conflict", _) => _ = self.on_conflict.get_or_insert(value),
+            (_, "order") => self.orders.push((key, value)),
+            (_, "limit") => self.limits.push((key, value)),
+            (_, "offset") => self.offsets.push((key, value)),
+            (_, "and" | "or") => self.logics.push((key, value)),
+            _ => self.filters.push((key, value)),
+        }
+    }
 }
 
 /// The parameters, decoded; `+` is a blank. A key without `=` has no value.
@@ -86,31 +131,19 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, KEEP).to_string().replace("%20", "+")
 }
 
-/// Runs a grammar over a whole value and says where it failed.
+/// Runs a grammar over a value and says where it failed.
 fn read<'a, T>(
     what: &'static str,
     text: &'a str,
     grammar: impl FnOnce(&mut Cursor<'a>) -> Parsed<T>,
 ) -> Result<T, Error> {
-    grammar(&mut Cursor::new(text)).map_err(|fault| {
-        let before = text.get(..fault.at).unwrap_or(text);
-        Error::Syntax {
-            what,
-            text: text.to_owned(),
-            column: before.chars().count() + 1,
-            unexpected: text.get(fault.at..).and_then(|rest| rest.chars().next()),
-            expecting: fault.expecting,
-        }
-    })
+    let mut cursor = Cursor::new(text);
+    grammar(&mut cursor).map_err(|Failed| Error::Syntax { what, text: text.to_owned(), fault: cursor.fault() })
 }
 
 fn filter(key: &str, value: &str) -> Result<(EmbedPath, Filter), Error> {
     let (path, field) = read("tree path", key, select::tree_path)?;
-    let (negated, operation) = read("filter", value, |cursor| {
-        let operation = filter::operation(cursor)?;
-        cursor.end("end of input")?;
-        Ok(operation)
-    })?;
+    let (negated, operation) = read("filter", value, filter::operation)?;
     Ok((path, Filter { field, negated, operation }))
 }
 
@@ -125,14 +158,13 @@ fn embed_path(key: &str) -> Result<EmbedPath, Error> {
 
 /// `rel.not.or=(…)`: the negation is part of the key.
 fn logic(key: &str, value: &str) -> Result<(EmbedPath, LogicTree), Error> {
-    let (path, last) = read("logic path", key, select::tree_path)?;
+    let mut path = read("logic path", key, select::logic_path)?;
+    let last = path.pop().unwrap_or_default();
     let negated = path.iter().any(|name| name == "not");
-    let path = path.into_iter().filter(|name| name != "not").collect();
-    let whole = format!("{}{}{value}", if negated { "not." } else { "" }, last.name);
+    path.retain(|name| name != "not");
+    let whole = format!("{}{last}{value}", if negated { "not." } else { "" });
     let tree = read("logic tree", &whole, filter::logic).map_err(|error| match error {
-        Error::Syntax { what, column, unexpected, expecting, .. } => {
-            Error::Syntax { what, text: value.to_owned(), column, unexpected, expecting }
-        }
+        Error::Syntax { what, fault, .. } => Error::Syntax { what, text: value.to_owned(), fault },
         other => other,
     })?;
     Ok((path, tree))

@@ -138,12 +138,66 @@ fn csv_becomes_rows() {
 fn errors_say_where() {
     let error = get("/t", "a=noop.0").unwrap_err();
     assert_eq!(error.message(), "\"failed to parse filter (noop.0)\" (line 1, column 1)");
-    assert_eq!(error.details().unwrap(), "unexpected \"n\" expecting \"not\" or operator (eq, gt, ...)");
+    assert_eq!(error.details().unwrap(), "unexpected \"o\" expecting \"not\" or operator (eq, gt, ...)");
     assert_eq!(get("/a/b", "").unwrap_err(), Error::Path);
     let patch = request(Parts { method: "PATCH", path: "/rpc/f", query: "", headers: &[], body: Vec::new() });
     assert_eq!(patch.unwrap_err().code(), "PGRST101");
     assert_eq!(get("/t", "a=eq.%ff").unwrap_err(), Error::Encoding("query string"));
     assert_eq!(get("/t", "a=eq.%00").unwrap_err(), Error::Encoding("query string"));
+}
+
+/// Each from the comments of the reference's own parser, but for the first of `is`.
+#[test]
+fn messages_are_those_of_the_reference() {
+    const AFTER_NAME: &str = r#"letter, digit, "-", "->>", "->", "::", ".", ")", "," or end of input"#;
+    for (query, column, details) in [
+        ("columns=:", 1, "unexpected \":\" expecting field name (* or [a..z0..9_$])".to_owned()),
+        ("select=name!hint", 5, format!("unexpected '!' expecting {AFTER_NAME}")),
+        ("select=name::", 7, "unexpected end of input expecting letter or digit".into()),
+        ("select=id,clients(name[])", 16, format!("unexpected '[' expecting {AFTER_NAME}")),
+        (
+            "select=data->>-78xy",
+            11,
+            r#"unexpected 'x' expecting digit, "->", "::", ".", "," or end of input"#.into(),
+        ),
+        ("select=data->>--34", 9, "unexpected \"-\" expecting digit".into()),
+        (
+            "order=clients(name,id)",
+            8,
+            r#"unexpected '(' expecting letter, digit, "-", "->>", "->", delimiter (.), "," or end of input"#.into(),
+        ),
+        ("order=id.ac", 4, r#"unexpected "c" expecting "asc", "desc", "nullsfirst" or "nullslast""#.into()),
+        ("order=id.descc", 8, r#"unexpected 'c' expecting delimiter (.), "," or end of input"#.into()),
+        ("order=id.nullslasttt", 13, r#"unexpected 't' expecting "," or end of input"#.into()),
+        ("order=id.asc.nlsfst", 8, r#"unexpected "l" expecting "nullsfirst" or "nullslast""#.into()),
+        ("id=fts().value", 5, "unexpected \")\" expecting operator (eq, gt, ...)".into()),
+        ("id=eq().value", 4, "unexpected \")\" expecting operator (eq, gt, ...)".into()),
+        ("id=is().value", 3, "unexpected \"(\" expecting operator (eq, gt, ...)".into()),
+        ("id=is.nope", 6, "unexpected \"p\" expecting isVal: (null, not_null, true, false, unknown)".into()),
+        (
+            "or=()",
+            4,
+            "unexpected \")\" expecting field name (* or [a..z0..9_$]), negation operator (not) or logic operator \
+             (and, or)"
+                .into(),
+        ),
+        ("or=(id.in.1,2,id.eq.3)", 10, "unexpected \"1\" expecting \"(\"".into()),
+        ("or=)(", 3, "unexpected \")\" expecting \"(\"".into()),
+        ("and=(ord(id.eq.1,id.eq.1),id.eq.2)", 7, "unexpected \"d\" expecting \"(\"".into()),
+        ("or=(id.eq.1,not.xor(id.eq.2,id.eq.3))", 16, "unexpected \"x\" expecting logic operator (and, or)".into()),
+    ] {
+        let error = get("/t", query).unwrap_err();
+        let Error::Syntax { fault, .. } = &error else { panic!("{query}: {error:?}") };
+        assert_eq!((fault.column, fault.details.as_str()), (column, details.as_str()), "{query}");
+    }
+}
+
+/// What follows a whole value is not looked at, and a list that does not begin is empty, as in the reference.
+#[test]
+fn endings_are_not_looked_at() {
+    for query in ["select=id,rel(a))", "select=rel(a)'", "select=:", "id=in.(1,2)x", "id=is.nullx", "or=(a.eq.1)x"] {
+        assert!(get("/t", query).is_ok(), "{query}");
+    }
 }
 
 #[test]
