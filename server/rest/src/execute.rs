@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::openapi::Visible;
 use crate::origin::Origin;
 use crate::plan::{Read, Render};
-use crate::query::{self, column, sql};
+use crate::query::{self, Columns, sql};
 use crate::rows;
 use crate::settings::Settings;
 
@@ -56,11 +56,12 @@ pub struct Task {
     pub function_settings: Vec<(String, String)>,
     /// The body is a `bytea`.
     pub is_binary: bool,
+    pub columns: Columns,
 }
 
 impl Task {
-    pub fn new(access: Access, statement: Statement) -> Self {
-        Self { access, statement, planned: None, function_settings: Vec::new(), is_binary: false }
+    pub fn new(access: Access, statement: Statement, columns: Columns) -> Self {
+        Self { access, statement, planned: None, function_settings: Vec::new(), is_binary: false, columns }
     }
 }
 
@@ -69,7 +70,7 @@ impl Transaction<'_> {
         let planned = task.planned.is_some();
         let statements = std::iter::once(task.statement).chain(task.planned).collect();
         let answer = self.batch(task.access, statements, &task.function_settings).await?;
-        let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?)?;
+        let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?, task.columns)?;
         if task.is_binary {
             outcome.body = binary(&outcome.body);
         }
@@ -219,18 +220,18 @@ fn lines(result: &Rows) -> Bytes {
     text.into()
 }
 
-fn outcome(result: &Rows) -> Result<Outcome, Error> {
+fn outcome(result: &Rows, columns: Columns) -> Result<Outcome, Error> {
     let row = result.rows.first().ok_or(Error::Incomplete)?;
     let text = |index: usize| row.text(index);
-    let location = text(column::LOCATION).and_then(|json| serde_json::from_str(json).ok());
+    let location = columns.location.and_then(text).and_then(|json| serde_json::from_str(json).ok());
     Ok(Outcome {
-        total: text(column::TOTAL).and_then(|number| number.parse().ok()),
-        rows: text(column::ROWS).and_then(|number| number.parse().ok()).ok_or(Error::Incomplete)?,
-        body: row.bytes(column::BODY).unwrap_or_default(),
-        headers: text(column::HEADERS).map(str::to_owned),
-        status: text(column::STATUS).map(str::to_owned),
+        total: text(Columns::TOTAL).and_then(|number| number.parse().ok()),
+        rows: text(Columns::ROWS).and_then(|number| number.parse().ok()).ok_or(Error::Incomplete)?,
+        body: row.bytes(columns.body).unwrap_or_default(),
+        headers: text(columns.headers()).map(str::to_owned),
+        status: text(columns.status()).map(str::to_owned),
         location: location.unwrap_or_default(),
-        inserted: text(column::INSERTED).and_then(|number| number.parse().ok()),
+        inserted: columns.inserted.and_then(text).and_then(|number| number.parse().ok()),
         planned: None,
     })
 }

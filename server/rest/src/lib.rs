@@ -34,6 +34,7 @@ pub use settings::{Description, Fault, PublicUrl, Settings, TransactionPolicy, p
 use execute::{Task, Transaction};
 use origin::Origin;
 use plan::{Plan, RowLimit};
+use query::Columns;
 use timing::{Stage, Timing};
 
 /// The service: a database and what is known of it.
@@ -103,6 +104,7 @@ async fn pipeline(
         Plan::Info(info) => Ok(respond::info(info)),
         Plan::Describe { head } => describe(&transaction, context, *head, timing).await,
     }?;
+    respond::warn(&mut response, &plan::legacy_names(request, settings));
     if settings.server_timing {
         timing.ends(Stage::Response);
         respond::timing(&mut response, timing);
@@ -146,7 +148,7 @@ async fn read(
         outcome
     } else {
         let planned = query::planned_count(plan);
-        let task = Task::new(Access::ReadOnly, query::read(plan));
+        let task = Task::new(Access::ReadOnly, query::read(plan), Columns::READ);
         transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
     };
     timing.ends(Stage::Transaction);
@@ -169,7 +171,7 @@ async fn mutate(
         return Ok(respond::explain(context, &plan.media, body));
     }
     let is_binary = plan.media.is_binary();
-    let task = Task { is_binary, ..Task::new(Access::ReadWrite, query::mutate(plan)) };
+    let task = Task { is_binary, ..Task::new(Access::ReadWrite, query::mutate(plan), Columns::CHANGE) };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
     timing.ends(Stage::Transaction);
     let context = respond::Context { has_key: plan.has_key, ..context };
@@ -189,8 +191,8 @@ async fn call(
         return Ok(respond::explain(context, &plan.media, body));
     }
     let settings = plan.function.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let task =
-        Task { function_settings: settings, is_binary: plan.media.is_binary(), ..Task::new(access, query::call(plan)) };
+    let task = Task::new(access, query::call(plan), Columns::READ);
+    let task = Task { function_settings: settings, is_binary: plan.media.is_binary(), ..task };
     let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
     timing.ends(Stage::Transaction);
     respond::call(context, plan, &outcome)

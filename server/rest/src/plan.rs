@@ -21,6 +21,7 @@ use ntier_protocol::rest::request::{
 
 use crate::error::Error;
 use crate::settings::Settings;
+use directives::{Directives, Scope};
 
 /// The name under which a mutation's or a call's rows are read.
 pub const SOURCE: &str = "pgrst_source";
@@ -437,6 +438,26 @@ pub fn request(request: &Request, schema: &str, catalog: &Catalog, settings: &Se
         }
         Action::RootInfo => Ok(Plan::Info(Info::Root)),
     }
+}
+
+/// Embedded relations that filters, orders and ranges call by their own name although they have an alias.
+pub fn legacy_names(request: &Request, settings: &Settings) -> Vec<LegacyName> {
+    let query = &request.query;
+    let nested = query.filters.iter().any(|(path, _)| !path.is_empty())
+        || query.logic.iter().any(|(path, _)| !path.is_empty())
+        || query.order.iter().any(|(path, _)| !path.is_empty())
+        || query.ranges.keys().any(|path| !path.is_empty());
+    if !nested || !settings.legacy_target_names {
+        return Vec::new();
+    }
+    Directives::of(query, Scope::Read).legacy_names(&query.select)
+}
+
+/// A name that works only as long as the settings say so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyName {
+    pub name: String,
+    pub alias: String,
 }
 
 /// What planning looks at; nothing else is in reach.

@@ -18,17 +18,31 @@ use crate::media::option_name;
 use crate::plan::{Call, Change, Media, Mutate, Read, Render, RowLimit, SOURCE};
 use sql::Sql;
 
-/// In this order, the columns of every main statement.
-pub mod column {
+/// Where the columns of a main statement stand. The first two are the total and the number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Columns {
+    pub body: usize,
+    /// A JSON array of `column=eq.value`, where a `Location` is asked for.
+    pub location: Option<usize>,
+    /// How many rows were inserted, where that is asked for.
+    pub inserted: Option<usize>,
+}
+
+impl Columns {
     pub const TOTAL: usize = 0;
     pub const ROWS: usize = 1;
-    pub const BODY: usize = 2;
-    pub const HEADERS: usize = 3;
-    pub const STATUS: usize = 4;
-    /// A JSON array of `column=eq.value`, where a `Location` is asked for.
-    pub const LOCATION: usize = 5;
-    /// How many rows were inserted, where that is asked for.
-    pub const INSERTED: usize = 6;
+    /// Of a read or a call.
+    pub const READ: Self = Self { body: 2, location: None, inserted: None };
+    /// Of a change. The order is the reference's, so that a plan that is asked for shows the same.
+    pub const CHANGE: Self = Self { body: 3, location: Some(2), inserted: Some(6) };
+
+    pub fn headers(self) -> usize {
+        self.body + 1
+    }
+
+    pub fn status(self) -> usize {
+        self.body + 2
+    }
 }
 
 /// What a transaction says of its own response.
@@ -96,14 +110,13 @@ pub fn mutate(plan: &Mutate) -> Statement {
     sql.push(") SELECT ''");
     rows(&mut sql, "pg_catalog.count(*)", plan.limit);
     sql.push(", ");
-    body::render(&mut sql, &plan.media, None);
-    sql.push(RESPONSE).push(", ");
     match &plan.location {
         Some(key) => body::location(&mut sql, key),
-        None => {
-            sql.push("null");
-        }
+        None => _ = sql.push("null"),
     }
+    sql.push(", ");
+    body::render(&mut sql, &plan.media, None);
+    sql.push(RESPONSE);
     let counted = matches!(plan.change, Change::Insert { count_inserted: true, .. });
     sql.push(", ").push(if counted { INSERTED } else { "null" }).push(" FROM (");
     if plan.media.render == Render::Nothing {

@@ -12,12 +12,14 @@ use ntier_protocol::rest::request::{Action, Count, Preferences, Range, Request, 
 use crate::error::Error;
 use crate::execute::Outcome;
 use crate::media::content_type;
-use crate::plan::{Call, Info, Media, Mutate, Read};
+use crate::plan::{Call, Info, LegacyName, Media, Mutate, Read};
 use crate::settings::Settings;
 use crate::timing::Timing;
 
 pub use error::{broken_limit, error, wire};
 
+/// The PostgREST whose dialect this is.
+const VERSION: &str = "16.2";
 const CONTENT_RANGE: HeaderName = http::header::CONTENT_RANGE;
 const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -166,6 +168,20 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Byte
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Says which embedded relations were called by names that they will not answer to for ever.
+pub fn warn(response: &mut Response<Bytes>, legacy: &[LegacyName]) {
+    if legacy.is_empty() {
+        return;
+    }
+    let renamed = legacy.iter().map(|LegacyName { name, alias }| format!("`{name}` to `{alias}`"));
+    let text = format!(
+        "299 PostgRESTv{VERSION} \"Embedded resource was referenced by relation name even though it has an alias. This is \
+         deprecated and will stop working in a future release. Update {} in query string filters, orders or limits.\"",
+        renamed.collect::<Vec<_>>().join(", ")
+    );
+    set(response.headers_mut(), http::header::WARNING, &text);
 }
 
 /// Says where the time went.

@@ -2,6 +2,7 @@
 
 use ntier_protocol::rest::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range, SelectItem};
 
+use super::LegacyName;
 use crate::error::Error;
 
 /// What is said of one relation and, by name, of those in it.
@@ -68,6 +69,21 @@ impl Directives {
             }
         }
         Ok(())
+    }
+
+    /// Names that are an item's own although it has an alias, in the order of the select list.
+    pub fn legacy_names(&self, items: &[SelectItem]) -> Vec<LegacyName> {
+        let mut found = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let first = |name: &str| items.iter().position(|item| embedded_as(item, name).is_some()) == Some(index);
+            for (name, child) in self.children.iter().filter(|(name, _)| first(name)) {
+                if let Some(alias) = alias(item).filter(|alias| *alias != name) {
+                    found.push(LegacyName { name: name.clone(), alias: alias.clone() });
+                }
+                found.extend(child.legacy_names(embedded_as(item, name).unwrap_or_default()));
+            }
+        }
+        found
     }
 
     /// What is said of the item: of its alias or of its name, if no item before it has that name.

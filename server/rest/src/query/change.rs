@@ -133,8 +133,8 @@ fn with_defaults(sql: &mut Sql, columns: &[Target], is_array: bool) {
     let object = |sql: &mut Sql| {
         let known = columns.iter().filter_map(|column| Some((column, column.default.as_ref()?)));
         sql.push("jsonb_build_object(").list(", ", known, |sql, (column, default)| {
-            // The default is an expression of the catalog's.
-            sql.value(column.name.clone()).push("::text, ").push(default);
+            // Both are the catalog's: the name of a column, and an expression.
+            sql.literal(&column.name).push(", ").push(default);
         });
         sql.push(")");
     };

@@ -8,12 +8,11 @@ use super::sql::Sql;
 use crate::plan::{Embed, Node, SOURCE, Select, Shape, Source, SpreadSelect};
 
 pub(super) fn node(sql: &mut Sql, of: &Node) {
-    embedded_node(sql, of, None, false);
+    embedded_node(sql, of, None);
 }
 
-/// The query of a node; `embed` is its place in its parent. Where a relation above is `grouped`, by columns
-/// that may come from here, JSON has to be of the kind that can be compared.
-fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>, grouped: bool) {
+/// The query of a node; `embed` is its place in its parent.
+fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>) {
     let qualifier = of.source.qualifier();
     sql.push("SELECT ");
     let mut first = true;
@@ -37,12 +36,11 @@ fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>, grouped: bool)
             select(sql, of_relation.as_ref().unwrap_or(&qualifier), item);
         }
     }
-    let grouped = grouped || is_grouped(of);
     for inner in of.embeds.iter().filter(|inner| !inner.hidden) {
         match &inner.shape {
             Shape::Object | Shape::Array => {
                 next(sql);
-                embedded_value(sql, inner, grouped);
+                embedded_value(sql, inner);
             }
             Shape::SpreadOne { select } | Shape::SpreadMany { select, .. } => {
                 for item in select {
@@ -54,7 +52,7 @@ fn embedded_node(sql: &mut Sql, of: &Node, embed: Option<&Embed>, grouped: bool)
     }
     from(sql, &of.source);
     for inner in &of.embeds {
-        join(sql, inner, grouped);
+        join(sql, inner);
     }
     conditions(sql, of, embed, &mut |sql, handle, exists| {
         sql.ident(handle).push(if exists { " IS DISTINCT FROM NULL" } else { " IS NOT DISTINCT FROM NULL" });
@@ -162,11 +160,11 @@ fn aggregated(sql: &mut Sql, aggregate: Option<Aggregate>, cast: Option<&str>, i
     }
 }
 
-/// What is shown of an embedded relation. Grouping by it needs a type that can be compared.
-fn embedded_value(sql: &mut Sql, embed: &Embed, grouped: bool) {
-    let cast = if grouped { "::jsonb" } else { "" };
+/// What is shown of an embedded relation. As `jsonb`, because grouping by it needs a type that can be compared, and because it is
+/// written as PostgREST's clients have always seen it, to the blank.
+fn embedded_value(sql: &mut Sql, embed: &Embed) {
     if matches!(embed.shape, Shape::Object) {
-        sql.push("row_to_json(").ident(&embed.handle).push(".*)").push(cast);
+        sql.push("row_to_json(").ident(&embed.handle).push(".*)::jsonb");
     } else {
         sql.push("COALESCE(").ident(&embed.handle).push(".").ident(&embed.handle).push(", '[]')");
     }
@@ -190,28 +188,27 @@ fn spread_column(sql: &mut Sql, handle: &str, name: &str) {
     }
 }
 
-fn join(sql: &mut Sql, embed: &Embed, grouped: bool) {
+fn join(sql: &mut Sql, embed: &Embed) {
     let handle = embed.handle.as_str();
-    let cast = if grouped { "::jsonb" } else { "" };
     sql.push(if embed.is_inner() { " INNER" } else { " LEFT" }).push(" JOIN LATERAL (");
     let many = match &embed.shape {
         Shape::Object | Shape::SpreadOne { .. } => {
-            embedded_node(sql, &embed.node, Some(embed), grouped);
+            embedded_node(sql, &embed.node, Some(embed));
             false
         }
         Shape::Array | Shape::SpreadMany { .. } => {
-            sql.push("SELECT json_agg(").ident(handle).push(")").push(cast).push(" AS ").ident(handle);
+            sql.push("SELECT json_agg(").ident(handle).push(")::jsonb AS ").ident(handle);
             if let Shape::SpreadMany { select, order, .. } = &embed.shape {
                 for item in select {
                     sql.push(", COALESCE(json_agg(");
                     spread_column(sql, handle, &item.name);
                     filter::order(sql, &Name::new("", handle), order);
-                    sql.push("), '[]')").push(cast).push(" AS ");
+                    sql.push("), '[]')::jsonb AS ");
                     sql.ident(item.alias.as_ref().unwrap_or(&item.name));
                 }
             }
             sql.push(" FROM (");
-            embedded_node(sql, &embed.node, Some(embed), grouped);
+            embedded_node(sql, &embed.node, Some(embed));
             sql.push(") AS ").ident(handle);
             true
         }

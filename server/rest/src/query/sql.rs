@@ -54,6 +54,15 @@ impl Sql {
         self
     }
 
+    /// A name of the catalog's as a text.
+    pub fn literal(&mut self, name: &str) -> &mut Self {
+        let escaped = name.replace('\'', "''").replace('\0', "");
+        if escaped.contains('\\') {
+            return self.push(" E'").push(&escaped.replace('\\', "\\\\")).push("'");
+        }
+        self.push("'").push(&escaped).push("'")
+    }
+
     /// Several values as one array literal.
     pub fn array<'a>(&mut self, values: impl IntoIterator<Item = &'a str>) -> &mut Self {
         self.value(array_literal(values))
