@@ -46,10 +46,24 @@ impl Node {
     /// # Panics
     /// When it is not there.
     pub fn start_program(program: &Path, command: &str, data: &Path, more: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(program)
-            .args([command, "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(more)
+        let mut command_line = Command::new(program);
+        command_line.args([command, "--listen", "127.0.0.1:0", "--data"]).arg(data).args(more);
+        Self::spawn(command_line, data)
+    }
+
+    /// Starts `ntier rest` on a free port with these `PGRST_…` variables and this file, and waits until it serves; gives what it
+    /// said when it ended instead.
+    ///
+    /// # Panics
+    /// When the program is not there.
+    pub fn try_start_rest(file: Option<&Path>, environment: &[(&str, &str)]) -> Result<Self, String> {
+        let mut command_line = Command::new(directory::program());
+        command_line.arg("rest").args(file).env("PGRST_SERVER_PORT", "0").envs(environment.iter().copied());
+        Self::spawn(command_line, Path::new(""))
+    }
+
+    fn spawn(mut command_line: Command, data: &Path) -> Result<Self, String> {
+        let mut child = command_line
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -61,7 +75,7 @@ impl Node {
         let mut heard = String::new();
         while let Ok(line) = lines.recv_timeout(PATIENCE) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            if let ["ntier", "serves", url] | ["URL", url] = words.as_slice() {
+            if let ["ntier", "serves", url] | ["ntier", "rest", "serves", url] | ["URL", url] = words.as_slice() {
                 return Ok(Self { url: (*url).to_owned(), data: data.to_owned(), child, lines: Mutex::new(lines) });
             }
             heard.push_str(&line);

@@ -14,7 +14,8 @@ pub struct Saved {
     settings: Vec<(String, String)>,
 }
 
-const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; \
+/// Not `RESET SESSION AUTHORIZATION`: a backend that nobody logged in to has nothing to go back to, and would stay who it was.
+const RESET: &str = "SET SESSION AUTHORIZATION postgres; RESET ALL; CLOSE ALL; \
     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// Runs bytes in the engine; an error here means that it trapped.

@@ -24,7 +24,7 @@ fn arguments<'a>(url: Option<&'a String>, data: &'a str, command: &'a str) -> Ve
 fn help_teaches() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for command in ["dev", "serve", "migrate", "keys", "sql", "status", "completions"] {
+    for command in ["dev", "serve", "rest", "migrate", "keys", "sql", "status", "completions"] {
         assert!(out.contains(&format!("\n  {command} ")), "{command} is not explained");
         let (code, help, _) = run(&[command, "--help"]);
         assert_eq!(code, Some(0));
@@ -240,17 +240,39 @@ fn nobody_waits_for_a_client_that_has_gone() {
 #[test]
 fn psql_shares_the_embedded_database() {
     let world = World::start(Backend::Embedded);
-    let psql = |sql: &str| {
+    let psql_as = |user: &str, sql: &str| {
         let output = Command::new("psql")
-            .args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"])
+            .args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", user, "-d", "postgres"])
             .args(["-v", "ON_ERROR_STOP=1", "-c", sql])
             .output()
             .unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     };
+    let psql = |sql: &str| psql_as("postgres", sql);
     assert_eq!(psql("select count(*) from films"), (true, "5".into()));
     assert_eq!(psql("set role anon; select current_user"), (true, "anon".into()));
     assert_eq!(psql("select current_user"), (true, "postgres".into()), "nothing is left of another session");
+    let who = "select session_user, current_user";
+    assert_eq!(psql_as("authenticator", who), (true, "authenticator|authenticator".into()));
+    assert_eq!(psql(who), (true, "postgres|postgres".into()), "nor of its user");
+    let mut reading = Command::new("psql")
+        .args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", "authenticator", "-d", "postgres"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut asked, mut answered) = (reading.stdin.take().unwrap(), reading.stdout.take().unwrap());
+    for _ in 0..3 {
+        asked.write_all(b"select session_user;\n").unwrap();
+        let mut line = [0; "authenticator\n".len()];
+        std::io::Read::read_exact(&mut answered, &mut line).unwrap();
+        assert_eq!(&line, b"authenticator\n", "each keeps its own");
+        assert_eq!(psql(who), (true, "postgres|postgres".into()));
+        let secret = world.ask(&Who::Service, "GET /rpc/who").send();
+        assert_eq!(secret.json()["role"], "service_role", "the node is still who it was");
+    }
+    drop(asked);
+    reading.wait().unwrap();
     assert_eq!(world.get("/rpc/who").json()["role"], "anon");
     assert!(psql("begin; insert into films (title, year) values ('X', 2000); rollback").0);
     assert_eq!(world.get("/films?title=eq.X").json(), json!([]));

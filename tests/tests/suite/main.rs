@@ -5,6 +5,7 @@ mod examples;
 mod hostile;
 mod project;
 mod read;
+mod rest_command;
 mod rpc;
 mod security;
 mod write;

@@ -190,7 +190,7 @@ fn embedding(world: &mut World) {
                 json!([{"name": "Ridley Scott", "films": []}]),
             ),
             (
-                "/directors?select=name&films=not.is.null&films.title=eq.M&select=name,films()",
+                "/directors?select=name,films()&films=not.is.null&films.title=eq.M",
                 json!([{"name": "Fritz Lang"}]),
             ),
             (
