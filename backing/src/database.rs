@@ -41,6 +41,22 @@ pub struct Batch {
     pub end: End,
     /// How long the batch may run once the database has begun it.
     pub deadline: Duration,
+    /// It only reads, and leaves nothing behind in its transaction: it may share one with others of the same session.
+    pub shareable: bool,
+}
+
+impl Default for Batch {
+    /// Nothing, to be committed within a minute.
+    fn default() -> Self {
+        Self {
+            session: None,
+            statements: Vec::new(),
+            access: Access::ReadWrite,
+            end: End::Commit,
+            deadline: Duration::from_mins(1),
+            shareable: false,
+        }
+    }
 }
 
 /// Who asks: applied with `set_config(…, true)`, so it ends with the transaction.

@@ -5,6 +5,10 @@
 //! skips to it and rolls everything back, and ReadyForQuery comes after the commit. So there is no BEGIN, no COMMIT and
 //! one round trip, and an answer given after ReadyForQuery is an answer given after the commit.
 //!
+//! Reads that may share a transaction do so when there is a crowd: while two transactions are on the way, they are held back, and
+//! those of one session then go as one transaction with one preamble. Nobody waits for company: an idle connection sends at once.
+//! What fails in such a group is told to its own caller; those behind it have not run and go again, alone.
+//!
 //! The life of a connection is [`Connection::run`]: it takes work from its queue while there is room, writes what
 //! has gathered in one write, reads answers, and watches the deadline of the batch at the head, the only one that can
 //! be running. It returns when the stream ends, with the batches that were under way.
@@ -27,10 +31,18 @@ use super::progress::Progress;
 use super::referee::{Overdue, Referee};
 use super::statements::{Columns, Statements};
 use super::stream::Stream;
-use super::{Access, Answer, Batch, Column, End, Error, Isolation, Notification, Refusal, Rows, wire};
+use super::{Access, Answer, Batch, Column, End, Error, Isolation, Notification, Refusal, Rows, Session, wire};
 
 /// Batches on the way at once; more wait in the queue, where they can still go elsewhere.
 const DEPTH: usize = 128;
+/// Transactions on the way before reads are held back.
+const CROWD: usize = 2;
+/// Reads in one transaction, at most.
+const GROUP: usize = 32;
+/// And no more than run in about this time, because the last waits for the first.
+const GROUP_TIME: Duration = Duration::from_millis(4);
+/// How many of those that are held back are looked at for company.
+const SEARCH: usize = 64;
 /// How often the head's deadline is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -57,6 +69,18 @@ impl Work {
         matches!(&self.task, Task::Batch(batch) if batch.access == Access::ReadOnly || batch.end == End::Rollback)
     }
 
+    /// It may run in one transaction with others like it, and has not failed in company.
+    fn may_share(&self) -> bool {
+        self.attempts == 0 && matches!(&self.task, Task::Batch(batch) if batch.shareable)
+    }
+
+    fn session(&self) -> Option<&Session> {
+        match &self.task {
+            Task::Batch(batch) => batch.session.as_ref(),
+            Task::Script(_) => None,
+        }
+    }
+
     pub fn answer(self, answer: Result<Answer, Error>) {
         // The caller may have gone; then nobody wants to know.
         let _ = self.reply.send(answer);
@@ -69,6 +93,10 @@ pub struct Begun {
     pub work: Work,
     /// When it came to the head of the line.
     since: Option<Instant>,
+    /// Results that are not its caller's: of what makes the transaction the caller's.
+    leading: usize,
+    /// Its Sync ends the transaction; those without share that of the next that has one.
+    is_last: bool,
     /// Statements whose Parse was sent with it, in order, and where their columns are kept.
     parsed: Vec<(Arc<str>, Columns)>,
     confirmed: usize,
@@ -86,6 +114,8 @@ pub struct Begun {
 pub struct Ended {
     pub reason: Reason,
     pub begun: VecDeque<Begun>,
+    /// What was never written.
+    pub held: VecDeque<Work>,
 }
 
 #[derive(Debug)]
@@ -104,6 +134,14 @@ pub struct Connection {
     pub key: Key,
     statements: Statements,
     begun: VecDeque<Begun>,
+    /// Reads that wait for a transaction to end.
+    held: VecDeque<Work>,
+    /// Transactions on the way.
+    transactions: usize,
+    /// A read of a group has failed; the rest of the group will not be answered.
+    skipping: bool,
+    /// What one batch takes, lately.
+    pace: Duration,
     /// Everything that was written has left.
     flushed: bool,
     progress: Arc<Progress>,
@@ -125,6 +163,10 @@ impl Connection {
             output: BytesMut::with_capacity(16 << 10),
             key: ready.key,
             begun: VecDeque::new(),
+            held: VecDeque::new(),
+            transactions: 0,
+            skipping: false,
+            pace: Duration::ZERO,
             flushed: true,
             progress,
             notifications,
@@ -145,22 +187,26 @@ impl Connection {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let reason = loop {
-            let room = self.begun.len() < DEPTH;
+            let room = self.begun.len() + self.held.len() < DEPTH;
             let busy = !self.begun.is_empty();
             tokio::select! {
                 biased;
                 // First, so that what waits goes out in one write.
                 work = queue.recv(), if room => {
                     let Some(work) = work else {
+                        self.release();
                         if self.begun.is_empty() { break Reason::Closed }
                         match self.finish().await {
                             Ok(()) => break Reason::Closed,
                             Err(reason) => break reason,
                         }
                     };
-                    self.begin(work);
-                    while self.begun.len() < DEPTH && let Ok(work) = queue.try_recv() {
-                        self.begin(work);
+                    self.accept(work);
+                    while self.begun.len() + self.held.len() < DEPTH && let Ok(work) = queue.try_recv() {
+                        self.accept(work);
+                    }
+                    if self.transactions < CROWD {
+                        self.release();
                     }
                 }
                 received = self.exchange() => {
@@ -185,7 +231,7 @@ impl Connection {
             }
         };
         self.progress.idle();
-        Ended { reason, begun: self.begun }
+        Ended { reason, begun: self.begun, held: self.held }
     }
 
     /// Writes what is to be written, and returns when something was read.
@@ -249,13 +295,50 @@ impl Connection {
         None
     }
 
-    /// Writes the work's messages to the output.
+    /// Begins what must be on its own; the rest may find company.
+    fn accept(&mut self, work: Work) {
+        if work.may_share() {
+            self.held.push_back(work);
+        } else {
+            self.begin(work);
+        }
+    }
+
+    /// Begins what was held back, those of one session together.
+    fn release(&mut self) {
+        let pace = self.pace.max(Duration::from_micros(1));
+        let most = usize::try_from(GROUP_TIME.as_micros() / pace.as_micros()).unwrap_or(GROUP).clamp(1, GROUP);
+        while let Some(first) = self.held.pop_front() {
+            let mut group = vec![first];
+            let mut at = 0;
+            while group.len() < most && at < self.held.len().min(SEARCH) {
+                if self.held[at].session() == group[0].session() {
+                    group.extend(self.held.remove(at));
+                } else {
+                    at += 1;
+                }
+            }
+            let last = group.len() - 1;
+            for (index, work) in group.into_iter().enumerate() {
+                self.write(work, index == 0, index == last);
+            }
+        }
+    }
+
+    /// Begins a transaction for this work alone.
     pub fn begin(&mut self, work: Work) {
+        self.write(work, true, true);
+    }
+
+    /// Writes the work's messages to the output; the first of a transaction with what makes it the caller's, the last with its Sync.
+    fn write(&mut self, work: Work, is_first: bool, is_last: bool) {
         let (mut parsed, mut columns) = (Vec::new(), Vec::new());
+        let mut leading = 0;
         match &work.task {
             Task::Script(text) => wire::query(&mut self.output, text),
             Task::Batch(batch) => {
-                encode(batch, &mut self.statements, &mut self.output, |statement| {
+                let part = Part { batch, is_first, is_last };
+                leading = encode(&part, &mut self.statements, &mut self.output, |statement| {
                     if statement.parse {
                         parsed.push((statement.text.clone(), statement.columns.clone()));
                     }
@@ -264,9 +347,12 @@ impl Connection {
             }
         }
         let since = self.begun.is_empty().then(|| self.progress.head());
+        self.transactions += usize::from(is_last);
         self.begun.push_back(Begun {
             work,
             since,
+            leading,
+            is_last,
             parsed,
             confirmed: 0,
             columns,
@@ -287,11 +373,16 @@ impl Connection {
                     }
                 }
                 b'G' => wire::copy_fail(&mut self.output),
-                b'Z' => self.complete()?,
+                b'Z' => self.ready()?,
+                // Nothing more of a group that has failed, but perhaps a notice.
+                _ if self.skipping => {}
                 _ => {
                     // Before any work the server may send ParameterStatus and notices.
-                    if let Some(head) = self.begun.front_mut() {
-                        head.take(message)?;
+                    let Some(head) = self.begun.front_mut() else { continue };
+                    head.take(message)?;
+                    if !head.is_last && (head.refusal.is_some() || head.is_answered()) {
+                        self.skipping = head.refusal.is_some();
+                        self.complete()?;
                     }
                 }
             }
@@ -300,15 +391,52 @@ impl Connection {
     }
 
     /// ReadyForQuery: the head's transaction has ended.
-    fn complete(&mut self) -> Result<(), wire::Broken> {
-        let mut head = self.begun.pop_front().ok_or(wire::Broken)?;
+    fn ready(&mut self) -> Result<(), wire::Broken> {
+        self.transactions = self.transactions.saturating_sub(1);
+        if std::mem::take(&mut self.skipping) {
+            self.begin_again()?;
+        } else {
+            self.complete()?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// Those behind a read that failed have not run.
+    fn begin_again(&mut self) -> Result<(), wire::Broken> {
+        loop {
+            let mut skipped = self.take_head()?;
+            skipped.work.attempts = skipped.work.attempts.max(1);
+            self.begin(skipped.work);
+            if skipped.is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The head leaves the line, and the next is running.
+    fn take_head(&mut self) -> Result<Begun, wire::Broken> {
+        let head = self.begun.pop_front().ok_or(wire::Broken)?;
+        if let Some(since) = head.since {
+            self.pace = (self.pace * 7 + since.elapsed()) / 8;
+        }
         match self.begun.front_mut() {
-            Some(next) => next.since = Some(self.progress.head()),
+            Some(next) => {
+                next.since = Some(self.progress.head());
+                // A request to cancel may have been meant for one that was through already.
+                next.cancelled = head.cancelled && !head.is_last;
+            }
             None => self.progress.idle(),
         }
         for (text, _) in &head.parsed[head.confirmed.min(head.parsed.len())..] {
             self.statements.forget(text);
         }
+        Ok(head)
+    }
+
+    /// The head has its answer.
+    fn complete(&mut self) -> Result<(), wire::Broken> {
+        let mut head = self.take_head()?;
         let Some(refusal) = head.refusal.take() else {
             let answer = head.answer();
             head.work.answer(Ok(answer));
@@ -363,12 +491,19 @@ impl Begun {
         }
     }
 
+    /// Whether all its results are there.
+    fn is_answered(&self) -> bool {
+        match &self.work.task {
+            Task::Batch(batch) => self.results.len() >= self.leading + batch.statements.len(),
+            Task::Script(_) => false,
+        }
+    }
+
     /// The results of the batch's own statements.
     fn answer(&mut self) -> Answer {
         let mut results = std::mem::take(&mut self.results);
         if let Task::Batch(batch) = &self.work.task {
-            let before = usize::from(isolation(batch).is_some()) + usize::from(has_preamble(batch));
-            results.drain(..before.min(results.len()));
+            results.drain(..self.leading.min(results.len()));
             results.truncate(batch.statements.len());
         }
         Answer { results }
@@ -387,7 +522,21 @@ struct Written<'a> {
     parse: bool,
 }
 
-fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut written: impl FnMut(Written<'_>)) {
+/// A batch and its place in a transaction.
+struct Part<'a> {
+    batch: &'a Batch,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// Writes the messages, and gives the number of results that come before those of the batch's own statements.
+fn encode(
+    part: &Part<'_>,
+    statements: &mut Statements,
+    out: &mut BytesMut,
+    mut written: impl FnMut(Written<'_>),
+) -> usize {
+    let Part { batch, is_first, is_last } = *part;
     let mut one = |text: &Arc<str>, parameters: &mut dyn ExactSizeIterator<Item = Option<&[u8]>>| {
         let prepared = statements.need(text);
         if let Some(name) = prepared.close {
@@ -401,11 +550,14 @@ fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut wr
         wire::execute(out);
         written(Written { text, columns: prepared.columns, parse: prepared.parse });
     };
-    if let Some(text) = isolation(batch) {
+    let mut leading = 0;
+    if is_first && let Some(text) = isolation(batch) {
         one(&text, &mut std::iter::empty());
+        leading += 1;
     }
-    if let Some((text, values)) = preamble(batch) {
+    if is_first && let Some((text, values)) = preamble(batch) {
         one(&text, &mut values.iter().map(|value| Some(value.as_bytes())));
+        leading += 1;
     }
     for statement in &batch.statements {
         one(&statement.text, &mut statement.parameters.iter().map(Option::as_deref));
@@ -414,7 +566,10 @@ fn encode(batch: &Batch, statements: &mut Statements, out: &mut BytesMut, mut wr
         // Inside the implicit transaction it warns and aborts it, which is what is wanted.
         one(&Arc::from("ROLLBACK"), &mut std::iter::empty());
     }
-    wire::sync(out);
+    if is_last {
+        wire::sync(out);
+    }
+    leading
 }
 
 fn texts(batch: &Batch) -> Vec<Arc<str>> {
@@ -459,11 +614,10 @@ fn preamble(batch: &Batch) -> Option<(Arc<str>, Vec<&str>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Session;
     use super::*;
 
     fn batch(access: Access, session: Option<Session>) -> Batch {
-        Batch { session, statements: Vec::new(), access, end: End::Commit, deadline: Duration::from_secs(1) }
+        Batch { session, access, deadline: Duration::from_secs(1), ..Batch::default() }
     }
 
     #[test]

@@ -228,6 +228,7 @@ impl Driver {
                 work.answer(Err(Error::Lost(reason)));
             }
         }
+        again.extend(ended.held);
         again
     }
 }

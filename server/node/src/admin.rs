@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use ntier_backing::database::{Access, Batch, End, Statement};
+use ntier_backing::database::{Access, Batch, Statement};
 use ntier_rest::Rest;
 
 use crate::{json, not_found};
@@ -43,11 +43,10 @@ impl Admin {
 /// Whether the database answers.
 pub(crate) async fn ready(rest: &Rest) -> Response<Bytes> {
     let batch = Batch {
-        session: None,
         statements: vec![Statement { text: "SELECT 1".into(), parameters: Vec::new() }],
         access: Access::ReadOnly,
-        end: End::Commit,
         deadline: Duration::from_secs(2),
+        ..Batch::default()
     };
     match rest.database.run(batch).await {
         Ok(_) => json(StatusCode::OK, r#"{"status":"ready"}"#.into()),

@@ -12,7 +12,7 @@ use crate::current::Current;
 use crate::error::Error;
 use crate::openapi::Visible;
 use crate::origin::Origin;
-use crate::plan::{Read, Render};
+use crate::plan::{Read, Render, Source};
 use crate::query::{self, Columns, sql};
 use crate::rows;
 use crate::settings::Settings;
@@ -81,7 +81,7 @@ impl Transaction<'_> {
     /// Rows that become the body here; `None` where their types are others than the catalog had them.
     pub async fn rows(&self, plan: &Read, statement: Statement) -> Result<Option<Outcome>, Error> {
         let statements = std::iter::once(statement).chain(query::planned_count(plan)).collect();
-        let answer = self.batch(Access::ReadOnly, statements, &[]).await?;
+        let answer = self.run_batch(Access::ReadOnly, statements, &[], self.may_share(plan)).await?;
         let result = answer.first().ok_or(Error::Incomplete)?;
         let body = match plan.media.render {
             Render::Object { .. } => rows::object(result),
@@ -123,6 +123,27 @@ impl Transaction<'_> {
         statements: Vec<Statement>,
         function_settings: &[(String, String)],
     ) -> Result<Vec<Rows>, Error> {
+        self.run_batch(access, statements, function_settings, false).await
+    }
+
+    /// Whether the read may run in one transaction with others of the same caller: a table's rows leave nothing behind, where a
+    /// view or a function before the request might.
+    fn may_share(&self, plan: &Read) -> bool {
+        let Current { catalog, settings } = self.current;
+        let table = catalog.tables.get(&plan.target);
+        settings.pre_request.is_none()
+            && self.end == TransactionEnd::Commit
+            && table.is_some_and(|table| !table.is_view)
+            && plan.root.embeds.iter().all(|embed| matches!(embed.node.source, Source::Table { .. }))
+    }
+
+    async fn run_batch(
+        &self,
+        access: Access,
+        statements: Vec<Statement>,
+        function_settings: &[(String, String)],
+        shareable: bool,
+    ) -> Result<Vec<Rows>, Error> {
         let plain = |text: String| Statement { text: text.into(), parameters: Vec::new() };
         let settings = &self.current.settings;
         let role = &self.caller.role;
@@ -142,7 +163,8 @@ impl Transaction<'_> {
                 End::Rollback
             }
         };
-        let batch = Batch { session: Some(session), statements: all, access, end, deadline };
+        let shareable = shareable && session.isolation.is_none();
+        let batch = Batch { session: Some(session), statements: all, access, end, deadline, shareable };
         let mut results = self.database.run(batch).await?.results;
         results.drain(..skipped.min(results.len()));
         Ok(results)

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::relationships::{Computed, Key, relationships, view_primary_keys};
 use super::views::{View, origins};
 use super::{Catalog, Function, MediaHandler, Name, Table, queries};
-use crate::database::{self, Access, Answer, Batch, Database, End, Statement};
+use crate::database::{self, Access, Answer, Batch, Database, Statement};
 
 /// Reading the catalog of a very large database takes a while.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -130,7 +130,7 @@ pub async fn configuration(
 }
 
 async fn run(database: &Database, statements: Vec<Statement>) -> Result<Answer, database::Error> {
-    let batch = Batch { session: None, statements, access: Access::ReadOnly, end: End::Commit, deadline: DEADLINE };
+    let batch = Batch { statements, access: Access::ReadOnly, deadline: DEADLINE, ..Batch::default() };
     database.run(batch).await
 }
 
