@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ntier_backing::database::Address;
+use ntier_backing::database::{Address, usual_connections};
 use ntier_node::Log;
 use ntier_security::Secret;
 
@@ -75,7 +75,7 @@ impl Settings {
             project: None,
             data: PathBuf::from(".ntier"),
             database: None,
-            connections: 8,
+            connections: usual_connections(),
             max_waiting: 1000,
             listen: SocketAddr::from(([127, 0, 0, 1], 54321)),
             trusted_proxy: Vec::new(),

@@ -6,7 +6,8 @@
 //! one round trip, and an answer given after ReadyForQuery is an answer given after the commit.
 //!
 //! Reads that may share a transaction do so when there is a crowd: while two transactions are on the way, they are held back, and
-//! those of one session then go as one transaction with one preamble. Nobody waits for company: an idle connection sends at once.
+//! those of one session then go as one transaction with one preamble, those that ask the very same as one statement, which begins
+//! after all of them asked. Nobody waits for company: an idle connection sends at once.
 //! What fails in such a group is told to its own caller; those behind it have not run and go again, alone.
 //!
 //! The life of a connection is [`Connection::run`]: it takes work from its queue while there is room, writes what
@@ -52,6 +53,8 @@ pub struct Work {
     pub task: Task,
     pub deadline: Duration,
     pub reply: oneshot::Sender<Result<Answer, Error>>,
+    /// Those who asked the very same meanwhile, and are answered by the same execution.
+    pub others: Vec<oneshot::Sender<Result<Answer, Error>>>,
     /// How often it was begun on a connection that then failed, or with a statement that had gone.
     pub attempts: u8,
 }
@@ -81,8 +84,24 @@ impl Work {
         }
     }
 
+    /// Whether one execution answers both; their sessions are known to be the same.
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.task, &other.task) {
+            (Task::Batch(one), Task::Batch(other)) => one.statements == other.statements,
+            _ => false,
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.others.push(other.reply);
+        self.others.extend(other.others);
+    }
+
     pub fn answer(self, answer: Result<Answer, Error>) {
-        // The caller may have gone; then nobody wants to know.
+        // A caller may have gone; then nobody wants to know.
+        for other in self.others {
+            let _ = other.send(answer.clone());
+        }
         let _ = self.reply.send(answer);
     }
 }
@@ -178,7 +197,7 @@ impl Connection {
         for channel in channels {
             let (reply, _) = oneshot::channel();
             let task = Task::Script(format!("LISTEN \"{}\"", channel.replace('"', "\"\"")));
-            self.begin(Work { task, deadline: Duration::from_secs(10), reply, attempts: 0 });
+            self.begin(Work { task, deadline: Duration::from_secs(10), reply, others: Vec::new(), attempts: 0 });
         }
     }
 
@@ -312,10 +331,14 @@ impl Connection {
             let mut group = vec![first];
             let mut at = 0;
             while group.len() < most && at < self.held.len().min(SEARCH) {
-                if self.held[at].session() == group[0].session() {
-                    group.extend(self.held.remove(at));
-                } else {
+                if self.held[at].session() != group[0].session() {
                     at += 1;
+                    continue;
+                }
+                let Some(work) = self.held.remove(at) else { break };
+                match group.iter_mut().find(|member| member.is_same(&work)) {
+                    Some(member) => member.join(work),
+                    None => group.push(work),
                 }
             }
             let last = group.len() - 1;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
-use ntier_backing::database::{Address, parse_connection};
+use ntier_backing::database::{Address, parse_connection, usual_connections};
 use ntier_node::{Front, Log};
 use ntier_rest::{parse_flag, parse_list};
 use ntier_security::RolePath;
@@ -251,7 +251,9 @@ impl<'a> Reader<'a> {
             }
         };
         Some(Config {
-            connections: self.parsed("db_pool", "a number of connections", |text| text.parse().ok()).unwrap_or(10),
+            connections: self
+                .parsed("db_pool", "a number of connections", |text| text.parse().ok())
+                .unwrap_or_else(usual_connections),
             prepared_statements: self.flag("db_prepared_statements", true),
             channel: self.flag("db_channel_enabled", true).then_some(channel),
             in_database: self.flag("db_config", true),
@@ -434,7 +436,7 @@ mod tests {
     fn the_defaults_are_those_of_the_reference_but_the_address_is_private() {
         let config = assemble(&sources(&[]), &HashMap::new()).unwrap();
         assert_eq!(config.listen, Listen::Tcp("127.0.0.1:3000".parse().unwrap()));
-        assert_eq!((config.admin, config.channel.as_deref(), config.connections), (None, Some("pgrst"), 10));
+        assert_eq!((config.admin, config.channel.as_deref()), (None, Some("pgrst")));
         assert_eq!((config.rest.max_rows, config.in_database, config.log), (None, true, Log::Faults));
         assert_eq!(config.remarks.len(), 1, "nobody can be let in");
     }

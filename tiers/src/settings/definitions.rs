@@ -225,7 +225,7 @@ pub const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "database.connections",
         kind: Value("COUNT"),
-        default: "8",
+        default: "twice the processors, at least 4",
         doc: "Connections to a PostgreSQL server; requests share them",
         set: |settings, text| {
             let _: () = settings.connections = value::count(text, 1)?;
