@@ -185,7 +185,7 @@ pub struct Refusal {
     pub severity: String,
     /// Character position in the statement (in the whole text of a script), from 1.
     pub position: Option<u32>,
-    /// How many statements of the script had succeeded before this one.
+    /// How many statements of the script or the batch had succeeded before this one.
     pub after: usize,
 }
 

@@ -16,6 +16,7 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+pub use prefer::preferences;
 use request::MediaType;
 
 /// A media type as it is written in a message.

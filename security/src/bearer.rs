@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::UnixTime;
 use crate::caller::{self, Caller};
 use crate::role_path::RolePath;
 use crate::token::{self, Verifier};
 use crate::verified::Memory;
-use crate::UnixTime;
 
 /// Knows who may have signed a token, and where in it the role stands.
 pub struct Bearers {

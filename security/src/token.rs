@@ -155,7 +155,9 @@ impl Refusal {
     /// PostgREST's code: 301 for what cannot be decoded, 303 for claims that do not hold.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Empty | Self::Parts(_) | Self::Malformed | Self::Unsecured | Self::NoKey | Self::Signature => "PGRST301",
+            Self::Empty | Self::Parts(_) | Self::Malformed | Self::Unsecured | Self::NoKey | Self::Signature => {
+                "PGRST301"
+            }
             Self::Claims
             | Self::Expired
             | Self::NotYetValid

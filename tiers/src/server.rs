@@ -10,10 +10,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ntier_backing::database::migrations::Exposure;
-use ntier_backing::database::{self, Database, catalog, migrations};
+use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
@@ -68,6 +68,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
     listening: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -140,6 +141,7 @@ async fn serve(
     let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
+    let sweeping = tokio::spawn(sweep(database.clone()));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -147,7 +149,7 @@ async fn serve(
         let remark = format!("`ntier status` will not find this node: {cause}");
         observe(Step::Done(Outcome::Remark(remark)));
     }
-    Ok(Running { data: settings.data.clone(), address, keys, database, rest, stop, serving, listening })
+    Ok(Running { data: settings.data.clone(), address, keys, database, rest, stop, serving, listening, sweeping })
 }
 
 fn node(
@@ -181,6 +183,7 @@ fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
         aggregates: api.aggregates,
         deadline: api.timeout,
         authenticator: Some("authenticator".into()),
+        idempotency: true,
         ..ntier_rest::Settings::default()
     }
 }
@@ -220,6 +223,7 @@ impl Running {
         self.stop.send_replace(true);
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
         self.listening.abort();
+        self.sweeping.abort();
         self.database.close().await;
         whereabouts::forget(&self.data, std::process::id());
         served
@@ -250,9 +254,26 @@ pub(crate) struct Bound {
     pub address: SocketAddr,
 }
 
+/// Forgets what need not be remembered any longer: answers to writes with an idempotency key, after a day. Every node does so; the
+/// second finds nothing.
+async fn sweep(database: Database) {
+    const PAUSE: Duration = Duration::from_hours(1);
+    loop {
+        let text = "delete from ntier.idempotency_keys where created_at < now() - interval '1 day'";
+        let statements = vec![Statement { text: text.into(), parameters: Vec::new() }];
+        // What fails now is done an hour later.
+        let _ = database.run(Batch { statements, ..Batch::default() }).await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// Reads the catalog again whenever somebody says so, until the database is closed. What is said while it reads is answered by
 /// one more reading.
-async fn follow(rest: Arc<Rest>, log: Log, mut notifications: tokio::sync::broadcast::Receiver<database::Notification>) {
+async fn follow(
+    rest: Arc<Rest>,
+    log: Log,
+    mut notifications: tokio::sync::broadcast::Receiver<database::Notification>,
+) {
     loop {
         match notifications.recv().await {
             Ok(notification) if notification.channel != CHANNEL => continue,

@@ -498,7 +498,10 @@ impl Begun {
                 self.results.push(std::mem::take(&mut self.rows));
             }
             b'I' => self.results.push(std::mem::take(&mut self.rows)),
-            b'E' => self.refusal = Some(Refusal { after: self.results.len(), ..wire::refusal(&message.body) }),
+            b'E' => {
+                let after = self.results.len().saturating_sub(self.leading);
+                self.refusal = Some(Refusal { after, ..wire::refusal(&message.body) });
+            }
             _ => {}
         }
         Ok(())
@@ -597,7 +600,11 @@ fn encode(
 
 fn texts(batch: &Batch) -> Vec<Arc<str>> {
     let preamble = preamble(batch).map(|(text, _)| text);
-    isolation(batch).into_iter().chain(preamble).chain(batch.statements.iter().map(|statement| statement.text.clone())).collect()
+    isolation(batch)
+        .into_iter()
+        .chain(preamble)
+        .chain(batch.statements.iter().map(|statement| statement.text.clone()))
+        .collect()
 }
 
 /// The statement that has to come before any other.

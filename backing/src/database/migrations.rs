@@ -23,6 +23,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "schemas", sql: include_str!("../../../migrations/0002_schemas.sql") },
     Migration { version: 3, name: "claims", sql: include_str!("../../../migrations/0003_claims.sql") },
     Migration { version: 4, name: "schema_watch", sql: include_str!("../../../migrations/0004_schema_watch.sql") },
+    Migration { version: 5, name: "idempotency", sql: include_str!("../../../migrations/0005_idempotency.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

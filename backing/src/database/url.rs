@@ -197,9 +197,7 @@ impl Said {
     fn address(self) -> Address {
         let port = self.port.unwrap_or(5432);
         let host = match self.host {
-            Some(path) if path.starts_with('/') => {
-                Host::Unix(PathBuf::from(path).join(format!(".s.PGSQL.{port}")))
-            }
+            Some(path) if path.starts_with('/') => Host::Unix(PathBuf::from(path).join(format!(".s.PGSQL.{port}"))),
             Some(name) if !name.is_empty() => Host::Tcp { name, port },
             _ => Host::Tcp { name: "localhost".into(), port },
         };

@@ -263,11 +263,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A grammar that a message calls by this name.
-    pub fn labelled<T>(
-        &mut self,
-        label: &'static str,
-        grammar: impl FnOnce(&mut Self) -> Parsed<T>,
-    ) -> Parsed<T> {
+    pub fn labelled<T>(&mut self, label: &'static str, grammar: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         let start = self.at;
         let before = std::mem::take(&mut self.trail);
         let parsed = grammar(self);

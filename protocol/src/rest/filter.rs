@@ -145,7 +145,9 @@ fn is_value(cursor: &mut Cursor<'_>) -> Parsed<IsValue> {
         let mut any_case = |word: &str| {
             cursor.attempt(|cursor| {
                 word.chars().try_for_each(|letter| {
-                    cursor.satisfy(|character| character == letter || character == letter.to_ascii_uppercase(), "").map(drop)
+                    cursor
+                        .satisfy(|character| character == letter || character == letter.to_ascii_uppercase(), "")
+                        .map(drop)
                 })
             })
         };

@@ -6,7 +6,7 @@ use super::error::{Error, RangeFault};
 use super::media;
 use super::payload;
 use super::prefer;
-use super::query;
+use super::query::{self, Kind};
 use super::request::{Action, CallMethod, MediaType, Range, Request};
 
 /// The parts of an HTTP request that the dialect looks at.
@@ -35,7 +35,12 @@ pub fn request(parts: Parts<'_>) -> Result<Request, Error> {
     let is_call_read = matches!(action, Action::Call { method: CallMethod::Get | CallMethod::Head, .. });
     let writes = matches!(parts.method, "POST" | "PUT" | "PATCH" | "DELETE");
     let profile = parts.header(if writes { "content-profile" } else { "accept-profile" }).map(str::to_owned);
-    let query = query::query(parts.query, is_call_read)?;
+    let kind = match action {
+        _ if is_call_read => Kind::Call,
+        Action::Update { .. } => Kind::Update,
+        _ => Kind::Other,
+    };
+    let query = query::query(parts.query, kind)?;
     let top = query.ranges.get([].as_slice()).copied();
     if matches!(action, Action::SingleUpsert { .. }) && top.is_some_and(|range| range != Range::default()) {
         return Err(Error::PutLimit);

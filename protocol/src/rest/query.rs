@@ -13,10 +13,21 @@ use super::filter;
 use super::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range};
 use super::select;
 
-/// Reads a raw query string. `is_call` is a function called by GET: values without an operator are then its arguments.
+/// What values without an operator are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Arguments of a function that is called by GET.
+    Call,
+    /// Under the name `by`, columns.
+    Update,
+    /// Nothing.
+    Other,
+}
+
+/// Reads a raw query string.
 ///
 /// The first fault is told in the order in which the reference looks: order, logic, columns, select, filters, conflicts.
-pub fn query(raw: &str, is_call: bool) -> Result<Query, Error> {
+pub fn query(raw: &str, kind: Kind) -> Result<Query, Error> {
     let pairs = pairs(raw)?;
     let mut query = Query { canonical: canonical(&pairs), ..Query::default() };
     let mut sorted = Sorted::default();
@@ -38,7 +49,10 @@ pub fn query(raw: &str, is_call: bool) -> Result<Query, Error> {
     for (key, value) in filters {
         match filter(key, value) {
             Ok(filter) => query.filters.push(filter),
-            Err(_) if is_call => query.parameters.push((key.to_owned(), value.to_owned())),
+            Err(_) if kind == Kind::Call => query.parameters.push((key.to_owned(), value.to_owned())),
+            Err(_) if kind == Kind::Update && key == "by" => {
+                query.by = Some(read("by parameter", value, select::names)?)
+            }
             Err(error) => return Err(error),
         }
     }

@@ -68,6 +68,8 @@ pub struct Query {
     pub columns: Option<Vec<String>>,
     /// `on_conflict=`.
     pub on_conflict: Option<Vec<String>>,
+    /// `by=` of an update with many rows: the columns in which a row of the body finds its row of the table. Not PostgREST's.
+    pub by: Option<Vec<String>>,
     /// Every key without an operator-shaped value, as it came: a function's named arguments for `GET /rpc/f?a=1`.
     /// Repeated keys are kept in order (variadic arguments).
     pub parameters: Vec<(String, String)>,

@@ -68,7 +68,8 @@ impl Backend {
             Ok(caller) => caller,
             Err(refusal) => return identify::refuse(&refusal),
         };
-        if path == "/" && caller.role != "service_role" && request.method() != Method::OPTIONS {
+        let describes = path == "/" && matches!(*request.method(), Method::GET | Method::HEAD);
+        if describes && caller.role != "service_role" {
             return identify::refuse_description();
         }
         let (mut parts, body) = request.into_parts();

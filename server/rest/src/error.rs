@@ -39,6 +39,24 @@ pub enum Error {
     InvalidPreferences(Vec<String>),
     #[error("schema {asked} is not exposed")]
     SchemaNotExposed { asked: String, exposed: Vec<String> },
+    /// An update of many rows needs in each the columns it is found by.
+    #[error("the rows of the body have no {0}")]
+    ByColumnMissing(String),
+    #[error("two rows of the body are for the same row")]
+    DuplicateRows,
+    #[error("the batch is not understood: {0}")]
+    Batch(String),
+    #[error("a batch of {0} operations")]
+    BatchTooLong(usize),
+    #[error("this cannot be part of a batch: {0}")]
+    NotInBatch(&'static str),
+    /// One operation of a batch; none of them has happened.
+    #[error("operation {index}: {error}")]
+    Operation { index: usize, error: Box<Error> },
+    #[error("the idempotency key is not understood")]
+    IdempotencyKey,
+    #[error("the idempotency key belongs to another request")]
+    IdempotencyMismatch,
     #[error("PUT needs exactly the primary key")]
     InvalidPutFilters,
     #[error("the payload's key is not the URL's")]

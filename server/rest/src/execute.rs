@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ntier_backing::database::{Access, Batch, Database, End, Isolation, Rows, Session, Statement};
+use ntier_backing::database::{self, Access, Batch, Database, End, Isolation, Rows, Session, Statement};
 use ntier_protocol::rest::request::{Count, TransactionEnd};
 use ntier_security::caller::Caller;
 
 use crate::current::Current;
 use crate::error::Error;
+use crate::idempotency::{Key, is_taken};
 use crate::openapi::Visible;
 use crate::origin::Origin;
 use crate::plan::{Read, Render, Source};
@@ -72,16 +73,128 @@ impl Transaction<'_> {
         let answer = self.batch(task.access, statements, &task.function_settings).await?;
         let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?, task.columns)?;
         if task.is_binary {
-            outcome.body = binary(&outcome.body);
+            outcome.make_binary();
         }
         outcome.planned = answer.get(1).filter(|_| planned).and_then(planned_rows);
         Ok(outcome)
     }
 
+    /// Runs the task if its key is new; else gives what it gave, and true.
+    pub async fn run_once(&self, task: Task, key: &Key) -> Result<(Outcome, bool), Error> {
+        let Task { access, statement, function_settings, is_binary, columns, .. } = task;
+        let kept = key.keep_answer();
+        for attempt in 0.. {
+            let (statements, begin) = self.with_key(key, vec![statement.clone()], kept.clone());
+            let taken = match self.batch(access, statements, &function_settings).await {
+                Ok(answer) => {
+                    let mut outcome = outcome(answer.get(begin).ok_or(Error::Incomplete)?, columns)?;
+                    if is_binary {
+                        outcome.make_binary();
+                    }
+                    return Ok((outcome, false));
+                }
+                Err(Error::Database(database::Error::Refused(refusal))) if is_taken(&refusal) => refusal,
+                Err(error) => return Err(error),
+            };
+            if let Some(kept) = self.recall::<Kept>(key).await? {
+                let mut outcome = kept.outcome();
+                if is_binary {
+                    outcome.make_binary();
+                }
+                return Ok((outcome, true));
+            }
+            // It was taken by somebody who then failed, or it has expired this moment.
+            if attempt > 0 {
+                return Err(Error::Database(database::Error::Refused(taken)));
+            }
+        }
+        Err(Error::Incomplete)
+    }
+
+    /// Runs the statements of a batch, once if there is a key. `mains` are the places of those whose outcomes count. With an error
+    /// comes the number of statements before the one that failed.
+    pub async fn run_all(
+        &self,
+        access: Access,
+        statements: Vec<Statement>,
+        key: Option<&Key>,
+        mains: &[usize],
+        columns: &[Columns],
+    ) -> Result<(Vec<Outcome>, bool), (Error, Option<usize>)> {
+        let alone = |error| (error, None);
+        for attempt in 0.. {
+            let (all, begin) = match key {
+                Some(key) => self.with_key(key, statements.clone(), key.keep_answers()),
+                None => (statements.clone(), 0),
+            };
+            let taken = match self.run_batch(access, all, &[], Shape::Batch).await {
+                Ok(answer) => {
+                    let one = |(main, columns): (&usize, &Columns)| {
+                        outcome(answer.get(begin + main).ok_or(Error::Incomplete)?, *columns)
+                    };
+                    let outcomes: Result<Vec<Outcome>, Error> = mains.iter().zip(columns).map(one).collect();
+                    return Ok((outcomes.map_err(alone)?, false));
+                }
+                Err(Error::Database(database::Error::Refused(refusal))) if key.is_some() && is_taken(&refusal) => {
+                    refusal
+                }
+                Err(error) => {
+                    let after = match &error {
+                        Error::Database(database::Error::Refused(refusal)) => refusal.after.checked_sub(begin),
+                        _ => None,
+                    };
+                    return Err((error, after));
+                }
+            };
+            let kept = match key {
+                Some(key) => self.recall::<Vec<Kept>>(key).await.map_err(alone)?,
+                None => None,
+            };
+            if let Some(kept) = kept {
+                return Ok((kept.into_iter().map(Kept::outcome).collect(), true));
+            }
+            if attempt > 0 {
+                return Err(alone(Error::Database(database::Error::Refused(taken))));
+            }
+        }
+        Err(alone(Error::Incomplete))
+    }
+
+    /// The statements between those that keep the key and its answer, which are the node's own to run; and where they begin.
+    fn with_key(&self, key: &Key, statements: Vec<Statement>, keep_answer: Statement) -> (Vec<Statement>, usize) {
+        let role = |name: &str| Statement {
+            text: "SELECT set_config('role', $1, true)".into(),
+            parameters: vec![Some(name.to_owned().into())],
+        };
+        let [expired, keep] = key.keep();
+        let mut all = vec![role("none"), expired, keep, role(&self.caller.role)];
+        let begin = all.len();
+        all.extend(statements);
+        all.extend([role("none"), keep_answer]);
+        (all, begin)
+    }
+
+    async fn recall<T: serde::de::DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, Error> {
+        let batch = Batch { statements: vec![key.recall()], access: Access::ReadOnly, ..Batch::default() };
+        let answer = self.database.run(batch).await?;
+        let Some(row) = answer.results.first().and_then(|result| result.rows.first()) else { return Ok(None) };
+        if row.text(0) != Some(&key.fingerprint) {
+            return Err(Error::IdempotencyMismatch);
+        }
+        row.text(1).and_then(|json| serde_json::from_str(json).ok()).map(Some).ok_or(Error::Incomplete)
+    }
+
     /// Rows that become the body here; `None` where their types are others than the catalog had them.
     pub async fn rows(&self, plan: &Read, statement: Statement) -> Result<Option<Outcome>, Error> {
         let statements = std::iter::once(statement).chain(query::planned_count(plan)).collect();
-        let answer = self.run_batch(Access::ReadOnly, statements, &[], self.may_share(plan)).await?;
+        let answer = self
+            .run_batch(
+                Access::ReadOnly,
+                statements,
+                &[],
+                if self.may_share(plan) { Shape::Shareable } else { Shape::Alone },
+            )
+            .await?;
         let result = answer.first().ok_or(Error::Incomplete)?;
         let body = match plan.media.render {
             Render::Object { .. } => rows::object(result),
@@ -123,7 +236,7 @@ impl Transaction<'_> {
         statements: Vec<Statement>,
         function_settings: &[(String, String)],
     ) -> Result<Vec<Rows>, Error> {
-        self.run_batch(access, statements, function_settings, false).await
+        self.run_batch(access, statements, function_settings, Shape::Alone).await
     }
 
     /// Whether the read may run in one transaction with others of the same caller: a table's rows leave nothing behind, where a
@@ -142,7 +255,7 @@ impl Transaction<'_> {
         access: Access,
         statements: Vec<Statement>,
         function_settings: &[(String, String)],
-        shareable: bool,
+        shape: Shape,
     ) -> Result<Vec<Rows>, Error> {
         let plain = |text: String| Statement { text: text.into(), parameters: Vec::new() };
         let settings = &self.current.settings;
@@ -152,7 +265,7 @@ impl Transaction<'_> {
         }
         let session = self.session(function_settings);
         let deadline = deadline(settings, &session);
-        let before: Vec<Statement> = settings.pre_request.iter().map(|name| plain(format!("SELECT {}()", quoted_name(name)))).collect();
+        let before: Vec<Statement> = self.before().filter(|_| shape != Shape::Batch).collect();
         let skipped = before.len();
         let mut all: Vec<Statement> = before.into_iter().chain(statements).collect();
         let end = match self.end {
@@ -163,11 +276,18 @@ impl Transaction<'_> {
                 End::Rollback
             }
         };
-        let shareable = shareable && session.isolation.is_none();
+        let shareable = shape == Shape::Shareable && session.isolation.is_none();
         let batch = Batch { session: Some(session), statements: all, access, end, deadline, shareable };
         let mut results = self.database.run(batch).await?.results;
         results.drain(..skipped.min(results.len()));
         Ok(results)
+    }
+
+    /// The function that is called before each request, if there is one.
+    pub fn before(&self) -> impl Iterator<Item = Statement> {
+        let name = self.current.settings.pre_request.as_deref();
+        let text = name.map(|name| format!("SELECT {}()", quoted_name(name)));
+        text.map(|text| Statement { text: text.into(), parameters: Vec::new() }).into_iter()
     }
 
     /// Who asks, and everything a policy or a function may want to know of the request.
@@ -201,6 +321,60 @@ impl Transaction<'_> {
 
 /// Not a setting like others: the transaction has to begin with it.
 const ISOLATION: &str = "default_transaction_isolation";
+
+/// What the statements of a transaction are together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Alone,
+    /// Others may run in the same transaction.
+    Shareable,
+    /// Several requests, each with what belongs before it.
+    Batch,
+}
+
+impl Outcome {
+    /// The body was a `bytea`.
+    pub fn make_binary(&mut self) {
+        self.body = binary(&self.body);
+    }
+}
+
+impl Kept {
+    fn outcome(self) -> Outcome {
+        Outcome {
+            total: self.total.and_then(|number| number.parse().ok()),
+            rows: self.rows,
+            body: self.body.unwrap_or_default().into(),
+            headers: self.headers,
+            status: self.status,
+            location: self.location.unwrap_or_default(),
+            inserted: self.inserted,
+            planned: None,
+        }
+    }
+}
+
+/// What `query` leaves in `ntier.answer`.
+#[derive(serde::Deserialize)]
+struct Kept {
+    #[serde(deserialize_with = "text_or_number")]
+    total: Option<String>,
+    rows: u64,
+    location: Option<Vec<String>>,
+    body: Option<String>,
+    headers: Option<String>,
+    status: Option<String>,
+    inserted: Option<i64>,
+}
+
+/// A change has an empty text where a call has a number.
+fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match <serde_json::Value as serde::Deserialize>::deserialize(deserializer)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    })
+}
 
 /// A little later than PostgreSQL's own `statement_timeout`, so that its message comes first where it has
 /// one; never later than the settings allow.

@@ -3,9 +3,11 @@
 //! A request goes through parse → plan → query → execute → respond. Who the caller is has been decided
 //! before; what the caller may see is decided by PostgreSQL. Not here: tokens, CORS, limits.
 
+mod batch;
 mod current;
 mod error;
 mod execute;
+mod idempotency;
 mod media;
 mod openapi;
 mod origin;
@@ -32,6 +34,7 @@ pub use execute::quoted_name;
 pub use settings::{Description, Fault, PublicUrl, Settings, TransactionPolicy, parse_flag, parse_list};
 
 use execute::{Task, Transaction};
+use idempotency::Key;
 use origin::Origin;
 use plan::{Plan, RowLimit};
 use query::Columns;
@@ -66,6 +69,7 @@ pub async fn answer(rest: &Rest, who: Identified<'_>, http: http::Request<Bytes>
     let mut timing = Timing::begin(who.took);
     match pipeline(rest, who.caller, &head, body, &mut timing).await {
         Ok(response) => respond::varied(response),
+        Err(Error::Operation { index, error }) => respond::failed_operation(index, &error, who.caller.is_anonymous),
         Err(error) => {
             let verbose = rest.current.get().is_none_or(|current| current.settings.verbose_errors);
             respond::error(&error, who.caller.is_anonymous, verbose)
@@ -82,6 +86,11 @@ async fn pipeline(
 ) -> Result<Response<Bytes>, Error> {
     let current = current::get(rest).await?;
     let settings = &current.settings;
+    if batch::is_one(head) {
+        return batch::answer(rest, &current, caller, head, &body).await;
+    }
+    let key =
+        if settings.idempotency && head.method != http::Method::GET { Key::of(head, &body, caller)? } else { None };
     let request = &parse(head, body)?;
     timing.ends(Stage::Parse);
     let schema = schema(request, settings)?;
@@ -99,8 +108,8 @@ async fn pipeline(
     };
     let mut response = match &plan {
         Plan::Read(plan) => read(&transaction, context, plan, timing).await,
-        Plan::Mutate(plan) => mutate(&transaction, context, plan, timing).await,
-        Plan::Call(plan) => call(&transaction, context, plan, timing).await,
+        Plan::Mutate(plan) => mutate(&transaction, context, plan, key, timing).await,
+        Plan::Call(plan) => call(&transaction, context, plan, key, timing).await,
         Plan::Info(info) => Ok(respond::info(info)),
         Plan::Describe { head } => describe(&transaction, context, *head, timing).await,
     }?;
@@ -136,7 +145,7 @@ async fn read(
     timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     if explains(&plan.media) {
-        let body = transaction.explain(Access::ReadOnly, query::read(plan)).await?;
+        let body = transaction.explain(Access::ReadOnly, query::read(plan, RowLimit::None, false)).await?;
         timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
@@ -148,7 +157,7 @@ async fn read(
         outcome
     } else {
         let planned = query::planned_count(plan);
-        let task = Task::new(Access::ReadOnly, query::read(plan), Columns::READ);
+        let task = Task::new(Access::ReadOnly, query::read(plan, RowLimit::None, false), Columns::READ);
         transaction.run(Task { planned, is_binary: plan.media.is_binary(), ..task }).await?
     };
     timing.ends(Stage::Transaction);
@@ -163,39 +172,52 @@ async fn mutate(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     plan: &plan::Mutate,
+    key: Option<Key>,
     timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     if explains(&plan.media) {
-        let body = transaction.explain(Access::ReadWrite, query::mutate(plan)).await?;
+        let body = transaction.explain(Access::ReadWrite, query::mutate(plan, false)).await?;
         timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
-    let is_binary = plan.media.is_binary();
-    let task = Task { is_binary, ..Task::new(Access::ReadWrite, query::mutate(plan), Columns::CHANGE) };
-    let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    let task = Task::new(Access::ReadWrite, query::mutate(plan, key.is_some()), Columns::CHANGE);
+    let task = Task { is_binary: plan.media.is_binary(), ..task };
+    let (outcome, again) = run(transaction, task, key.as_ref()).await.map_err(|error| limited(error, plan.limit))?;
     timing.ends(Stage::Transaction);
     let context = respond::Context { has_key: plan.has_key, ..context };
-    respond::mutate(context, plan, &outcome)
+    respond::mutate(context, plan, &outcome).map(|response| respond::replayed(response, again))
 }
 
 async fn call(
     transaction: &Transaction<'_>,
     context: respond::Context<'_>,
     plan: &plan::Call,
+    key: Option<Key>,
     timing: &mut Timing,
 ) -> Result<Response<Bytes>, Error> {
     let access = if plan.read_only { Access::ReadOnly } else { Access::ReadWrite };
     if explains(&plan.media) {
-        let body = transaction.explain(access, query::call(plan)).await?;
+        let body = transaction.explain(access, query::call(plan, false)).await?;
         timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
+    // What only reads may be asked twice.
+    let key = key.filter(|_| !plan.read_only);
     let settings = plan.function.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let task = Task::new(access, query::call(plan), Columns::READ);
+    let columns = if key.is_some() { Columns::CHANGE } else { Columns::READ };
+    let task = Task::new(access, query::call(plan, key.is_some()), columns);
     let task = Task { function_settings: settings, is_binary: plan.media.is_binary(), ..task };
-    let outcome = transaction.run(task).await.map_err(|error| limited(error, plan.limit))?;
+    let (outcome, again) = run(transaction, task, key.as_ref()).await.map_err(|error| limited(error, plan.limit))?;
     timing.ends(Stage::Transaction);
-    respond::call(context, plan, &outcome)
+    respond::call(context, plan, &outcome).map(|response| respond::replayed(response, again))
+}
+
+/// The outcome of a write, and whether it is that of an earlier request with the same key.
+async fn run(transaction: &Transaction<'_>, task: Task, key: Option<&Key>) -> Result<(execute::Outcome, bool), Error> {
+    match key {
+        Some(key) => transaction.run_once(task, key).await,
+        None => Ok((transaction.run(task).await?, false)),
+    }
 }
 
 async fn describe(
@@ -233,6 +255,9 @@ fn explains(media: &plan::Media) -> bool {
 /// The transaction was undone because too many or too few rows were touched.
 fn limited(error: Error, limit: RowLimit) -> Error {
     let Error::Database(refused) = &error else { return error };
+    if respond::has_duplicates(refused) {
+        return Error::DuplicateRows;
+    }
     let Some(rows) = respond::broken_limit(refused) else { return error };
     match limit {
         RowLimit::MatchingKey => Error::PutMismatch,

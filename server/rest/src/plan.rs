@@ -15,8 +15,8 @@ mod tests;
 
 use ntier_backing::database::catalog::{Argument, Catalog, Function, Name, Relationship, Table};
 use ntier_protocol::rest::request::{
-    Action, Aggregate, CallMethod, Connective, Count, Direction, Handling, Join, JsonStep, MediaType, Nulls, Operation, Range,
-    Request, TransactionEnd,
+    Action, Aggregate, CallMethod, Connective, Count, Direction, Handling, Join, JsonStep, MediaType, Nulls, Operation,
+    Range, Request, TransactionEnd,
 };
 
 use crate::error::Error;
@@ -104,6 +104,8 @@ pub enum Change {
         body: Body,
         defaults: bool,
         filters: Vec<Logic>,
+        /// Columns in which each row of the body finds its row of the table; empty where one object is for all.
+        by: Vec<String>,
     },
     Delete {
         filters: Vec<Logic>,

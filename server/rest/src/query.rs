@@ -16,6 +16,7 @@ use ntier_protocol::rest::request::{Count, MediaType, Range};
 
 use crate::media::option_name;
 use crate::plan::{Call, Change, Media, Mutate, Read, Render, RowLimit, SOURCE};
+pub use change::DUPLICATE_MARK;
 use sql::Sql;
 
 /// Where the columns of a main statement stand. The first two are the total and the number of rows.
@@ -52,7 +53,8 @@ const RESPONSE: &str =
 /// How many rows were inserted, less those that were there already; see `change`.
 const INSERTED: &str = "nullif(current_setting('pgrst.inserted', true), '')::int";
 
-pub fn read(plan: &Read) -> Statement {
+/// The columns are those of a change where it is to be remembered.
+pub fn read(plan: &Read, limit: RowLimit, remember: bool) -> Statement {
     let mut sql = Sql::default();
     explain(&mut sql, &plan.media);
     sql.push("WITH ").push(SOURCE).push(" AS (");
@@ -60,9 +62,12 @@ pub fn read(plan: &Read) -> Statement {
     sql.push(")");
     let limited = plan.max_rows.is_some() || plan.window != Range::default();
     let total = count(&mut sql, &plan.root, plan.count, limited, plan.max_rows);
-    sql.push(" SELECT ").push(total).push(", pg_catalog.count(*), ");
+    sql.push(if remember { ANSWER[0] } else { "" }).push(" SELECT ").push(total);
+    rows(&mut sql, "pg_catalog.count(*)", limit);
+    sql.push(if remember { ", null, " } else { ", " });
     body::render(&mut sql, &plan.media, None);
-    sql.push(RESPONSE).push(" FROM ").push(SOURCE).push(" AS ").push(body::ROW);
+    sql.push(RESPONSE).push(if remember { ", null" } else { "" });
+    sql.push(" FROM ").push(SOURCE).push(" AS ").push(body::ROW).push(if remember { ANSWER[1] } else { "" });
     sql.into_statement()
 }
 
@@ -102,12 +107,20 @@ fn count(
     }
 }
 
-pub fn mutate(plan: &Mutate) -> Statement {
+/// Keeps the row of the main statement in a setting of the transaction, under the names of its columns.
+const ANSWER: [&str; 2] = [
+    ", pgrst_answer (total, rows, location, body, headers, status, inserted) AS (",
+    ") SELECT *, set_config('ntier.answer', json_build_object('total', total, 'rows', rows, 'location', location, 'body', body::text, \
+     'headers', headers, 'status', status, 'inserted', inserted)::text, true) FROM pgrst_answer",
+];
+
+/// `remember`: the row is left in the setting `ntier.answer` too.
+pub fn mutate(plan: &Mutate, remember: bool) -> Statement {
     let mut sql = Sql::default();
     explain(&mut sql, &plan.media);
     sql.push("WITH ").push(SOURCE).push(" AS (");
     change::change(&mut sql, plan);
-    sql.push(") SELECT ''");
+    sql.push(")").push(if remember { ANSWER[0] } else { "" }).push(" SELECT ''");
     rows(&mut sql, "pg_catalog.count(*)", plan.limit);
     sql.push(", ");
     match &plan.location {
@@ -124,11 +137,12 @@ pub fn mutate(plan: &Mutate) -> Statement {
     } else {
         select::node(&mut sql, &plan.root);
     }
-    sql.push(") AS ").push(body::ROW);
+    sql.push(") AS ").push(body::ROW).push(if remember { ANSWER[1] } else { "" });
     sql.into_statement()
 }
 
-pub fn call(plan: &Call) -> Statement {
+/// The columns are those of a change where it is to be remembered.
+pub fn call(plan: &Call, remember: bool) -> Statement {
     let mut sql = Sql::default();
     explain(&mut sql, &plan.media);
     sql.push("WITH ").push(SOURCE).push(" AS (");
@@ -138,13 +152,13 @@ pub fn call(plan: &Call) -> Statement {
     let total = count(&mut sql, &plan.root, plan.count, limited, None);
     let page = if plan.function.returns.set { "pg_catalog.count(*)" } else { "1" };
     let total = if total == "pg_catalog.count(*)" { page } else { total };
-    sql.push(" SELECT ").push(total);
+    sql.push(if remember { ANSWER[0] } else { "" }).push(" SELECT ").push(total);
     rows(&mut sql, page, plan.limit);
-    sql.push(", ");
+    sql.push(if remember { ", null, " } else { ", " });
     body::render(&mut sql, &plan.media, Some(&plan.function.returns));
-    sql.push(RESPONSE).push(" FROM (");
+    sql.push(RESPONSE).push(if remember { ", null" } else { "" }).push(" FROM (");
     select::node(&mut sql, &plan.root);
-    sql.push(") AS ").push(body::ROW);
+    sql.push(") AS ").push(body::ROW).push(if remember { ANSWER[1] } else { "" });
     sql.into_statement()
 }
 

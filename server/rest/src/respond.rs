@@ -16,7 +16,7 @@ use crate::plan::{Call, Info, LegacyName, Media, Mutate, Read};
 use crate::settings::Settings;
 use crate::timing::Timing;
 
-pub use error::{broken_limit, error, wire};
+pub use error::{broken_limit, error, failed_operation, has_duplicates, wire};
 
 /// The PostgREST whose dialect this is.
 const VERSION: &str = "16.2";
@@ -167,6 +167,14 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response<Byte
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    response
+}
+
+/// Marks the answer of an earlier request with the same key.
+pub fn replayed(mut response: Response<Bytes>, again: bool) -> Response<Bytes> {
+    if again {
+        set(response.headers_mut(), HeaderName::from_static("idempotency-replayed"), "true");
+    }
     response
 }
 

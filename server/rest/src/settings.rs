@@ -32,6 +32,8 @@ pub struct Settings {
     pub server_timing: bool,
     /// Settings of a function that are made before it is called.
     pub hoisted: Vec<String>,
+    /// Writes with an `Idempotency-Key` are remembered, in a table of our own.
+    pub idempotency: bool,
     pub transaction_end: TransactionPolicy,
     /// A function to call before each request, perhaps with its schema.
     pub pre_request: Option<String>,
@@ -75,6 +77,7 @@ impl Default for Settings {
             verbose_errors: true,
             server_timing: false,
             hoisted: HOISTED.iter().map(|&name| name.into()).collect(),
+            idempotency: false,
             transaction_end: TransactionPolicy { default: TransactionEnd::Commit, overridable: false },
             pre_request: None,
             session: Vec::new(),
@@ -136,7 +139,9 @@ impl Settings {
         if let Some(value) = text("db_tx_end") {
             match TransactionPolicy::parse(&value) {
                 Some(policy) => self.transaction_end = policy,
-                None => fault("db_tx_end", "is none of commit, commit-allow-override, rollback, rollback-allow-override"),
+                None => {
+                    fault("db_tx_end", "is none of commit, commit-allow-override, rollback, rollback-allow-override")
+                }
             }
         }
         match text("openapi_mode").as_deref() {
@@ -275,7 +280,9 @@ mod tests {
         assert_eq!((url.scheme.as_str(), url.host.as_str(), url.port), ("https", "example.com", 443));
         assert_eq!(url.path, "/openapi.json");
         assert_eq!(PublicUrl::parse("http://example.com").unwrap().path, "/");
-        for text in ["example.com", "/a", "ftp://example.com", "http://u@example.com", "http://example.com?a", "http://h:0"] {
+        for text in
+            ["example.com", "/a", "ftp://example.com", "http://u@example.com", "http://example.com?a", "http://h:0"]
+        {
             assert_eq!(PublicUrl::parse(text), None, "{text}");
         }
     }

@@ -189,10 +189,7 @@ fn embedding(world: &mut World) {
                 "/directors?select=name,films(title)&films.title=eq.M&id=eq.2",
                 json!([{"name": "Ridley Scott", "films": []}]),
             ),
-            (
-                "/directors?select=name,films()&films=not.is.null&films.title=eq.M",
-                json!([{"name": "Fritz Lang"}]),
-            ),
+            ("/directors?select=name,films()&films=not.is.null&films.title=eq.M", json!([{"name": "Fritz Lang"}])),
             (
                 "/directors?select=name,films(title)&films.limit=1&films.order=id&id=eq.1",
                 json!([{"name": "Fritz Lang", "films": [{"title": "Metropolis"}]}]),

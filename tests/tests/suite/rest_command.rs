@@ -254,7 +254,8 @@ fn a_database_that_is_not_there_yet_is_waited_for() {
             }
         }
     });
-    let url = format!("host={} port={} user=postgres password='for tests' sslmode=disable", address.ip(), address.port());
+    let url =
+        format!("host={} port={} user=postgres password='for tests' sslmode=disable", address.ip(), address.port());
     let node = Node::try_start_rest(None, &[("PGRST_DB_URI", &url), ("PGRST_DB_ANON_ROLE", "postgres")]).unwrap();
     assert_eq!(get(&node, "/", &[]).status, 200);
 }

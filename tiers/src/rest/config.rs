@@ -144,8 +144,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(sources: &'a Sources, database: &HashMap<String, String>) -> Self {
-        let mut reader =
-            Self { sources, said: HashMap::new(), app_settings: BTreeMap::new(), faults: Vec::new() };
+        let mut reader = Self { sources, said: HashMap::new(), app_settings: BTreeMap::new(), faults: Vec::new() };
         if let Some(path) = &sources.file {
             reader.file(path);
         }
@@ -487,7 +486,8 @@ mod tests {
             let config = assemble(&sources(&[("PGRST_JWT_SECRET", secret)]), &HashMap::new()).unwrap();
             assert!(config.front.bearers.verifier.is_some());
         }
-        let base64 = [("PGRST_JWT_SECRET", "cmVhbGx5cmVhbGx5cmVhbGx5cmVhbGx5dmVyeXNhZmU="), ("PGRST_JWT_SECRET_IS_BASE64", "1")];
+        let base64 =
+            [("PGRST_JWT_SECRET", "cmVhbGx5cmVhbGx5cmVhbGx5cmVhbGx5dmVyeXNhZmU="), ("PGRST_JWT_SECRET_IS_BASE64", "1")];
         assert!(assemble(&sources(&base64), &HashMap::new()).is_ok());
         let nothing = [("PGRST_JWT_SECRET", r#"{"keys":[{"kty":"nothing"}]}"#)];
         assert!(assemble(&sources(&nothing), &HashMap::new()).is_err());

@@ -19,10 +19,7 @@ pub struct Value {
 }
 
 /// Reads the file. A later line with the same name wins.
-pub fn parse(
-    text: &str,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<HashMap<String, Value>, Vec<Fault>> {
+pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<HashMap<String, Value>, Vec<Fault>> {
     let (mut values, mut faults) = (HashMap::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let line_number = index + 1;

@@ -59,7 +59,14 @@ impl Context<'_> {
             Action::Delete { .. } => Change::Delete { filters: filters() },
             Action::Update { .. } => {
                 let (columns, body) = self.payload(table)?;
-                Change::Update { columns, body, defaults, filters: filters() }
+                let by = self.request.query.by.clone().unwrap_or_default();
+                for name in &by {
+                    self.target(table, name.clone())?;
+                    if !columns.iter().any(|column| column.name == *name) {
+                        return Err(Error::ByColumnMissing(name.clone()));
+                    }
+                }
+                Change::Update { columns, body, defaults, filters: filters(), by }
             }
             Action::SingleUpsert { .. } => {
                 self.check_put(table)?;

@@ -2,7 +2,7 @@
 
 use ntier_backing::database::catalog::Argument;
 
-use super::change::records;
+use super::change::{Records, records};
 use super::sql::{Sql, array_literal};
 use crate::plan::{Arguments, Call, Target, Value};
 
@@ -25,7 +25,8 @@ pub(super) fn call(sql: &mut Sql, plan: &Call) {
     if let Arguments::Json { arguments, body } = &plan.arguments {
         sql.push("(SELECT ").value(body.json.clone()).push("::json AS json_data) pgrst_payload, ");
         let columns: Vec<Target> = arguments.iter().map(target).collect();
-        records(sql, &columns, body.is_array, "pgrst_payload.json_data", "json", " LIMIT 1");
+        let source = "pgrst_payload.json_data";
+        records(sql, &columns, &Records { source, json: "json", is_array: body.is_array, limit: " LIMIT 1", by: &[] });
         sql.push(", LATERAL ");
     }
     if scalar {

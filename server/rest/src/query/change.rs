@@ -27,24 +27,31 @@ pub(super) fn change(sql: &mut Sql, plan: &Mutate) {
             }
         }
         // Without columns there is nothing to set. No rows, but with the columns that will be read.
-        Change::Update { columns, .. } if columns.is_empty() => {
+        Change::Update { columns, by, .. } if columns.len() == by.len() => {
             sql.push("SELECT ");
             returned(sql, &Name::new("", &plan.target.name), &plan.returning, "NULL");
             sql.push(" FROM ").name(&plan.target).push(" WHERE false");
             return;
         }
-        Change::Update { columns, body, defaults, filters } => {
+        Change::Update { columns, body, defaults, filters, by } => {
             sql.push("UPDATE ").name(&plan.target).push(" SET ");
-            sql.list(", ", columns, |sql, column| {
+            sql.list(", ", columns.iter().filter(|column| !by.contains(&column.name)), |sql, column| {
                 sql.ident(&column.name).push(" = ").push(BODY).push(".").ident(&column.name);
             });
             sql.push(" FROM ");
-            payload(sql, columns, body, *defaults);
-            conditions(sql, &plan.target, filters);
+            payload(sql, columns, body, *defaults, by);
+            let mut word = " WHERE ";
+            if !by.is_empty() {
+                each_once(sql, std::mem::replace(&mut word, " AND "));
+                sql.list("", by, |sql, column| {
+                    sql.push(" AND ").column(&plan.target, column).push(" = ").push(BODY).push(".").ident(column);
+                });
+            }
+            conditions(sql, word, &plan.target, filters);
         }
         Change::Delete { filters } => {
             sql.push("DELETE FROM ").name(&plan.target);
-            conditions(sql, &plan.target, filters);
+            conditions(sql, " WHERE ", &plan.target, filters);
         }
     }
     sql.push(" RETURNING ");
@@ -63,11 +70,20 @@ fn insert(sql: &mut Sql, target: &Name, columns: &[Target], body: &Body, default
         sql.push(BODY).push(".").ident(&column.name);
     });
     sql.push(" FROM ");
-    payload(sql, columns, body, defaults);
+    payload(sql, columns, body, defaults, &[]);
 }
 
-fn conditions(sql: &mut Sql, target: &Name, filters: &[Logic]) {
-    let mut word = " WHERE ";
+/// What stands in the message where two rows of the body are for one row of the table.
+pub const DUPLICATE_MARK: &str = "ntier:duplicate=";
+
+/// No two rows of the body are for one row: which of them would win is not defined. A text is cast to what it is not, as
+/// `query::rows` does with a number.
+fn each_once(sql: &mut Sql, word: &str) {
+    sql.push(word).push("CASE WHEN ").push(BODY).push(".pgrst_row = 1 THEN true ELSE ('");
+    sql.push(DUPLICATE_MARK).push("' || ").push(BODY).push(".pgrst_row)::boolean END");
+}
+
+fn conditions(sql: &mut Sql, mut word: &'static str, target: &Name, filters: &[Logic]) {
     for condition in filters {
         sql.push(std::mem::replace(&mut word, " AND "));
         filter::logic(sql, target, condition, &mut |_, _, _| {});
@@ -116,8 +132,9 @@ fn returned(sql: &mut Sql, qualifier: &Name, columns: &[String], none: &str) {
 
 /// The payload's rows with the columns' types, as `pgrst_body`.
 ///
-/// With defaults, each object is laid over one that holds the columns' defaults.
-fn payload(sql: &mut Sql, columns: &[Target], body: &Body, defaults: bool) {
+/// With defaults, each object is laid over one that holds the columns' defaults. Rows are numbered among those that are the same `by`
+/// these columns.
+fn payload(sql: &mut Sql, columns: &[Target], body: &Body, defaults: bool, by: &[String]) {
     let json = if defaults { "::jsonb" } else { "::json" };
     sql.push("(SELECT ").value(body.json.clone()).push(json).push(" AS json_data) pgrst_payload, ");
     let source = if defaults {
@@ -126,7 +143,8 @@ fn payload(sql: &mut Sql, columns: &[Target], body: &Body, defaults: bool) {
     } else {
         "pgrst_payload.json_data"
     };
-    records(sql, columns, body.is_array, source, if defaults { "jsonb" } else { "json" }, "");
+    let json = if defaults { "jsonb" } else { "json" };
+    records(sql, columns, &Records { source, json, is_array: body.is_array, limit: "", by });
 }
 
 fn with_defaults(sql: &mut Sql, columns: &[Target], is_array: bool) {
@@ -150,8 +168,20 @@ fn with_defaults(sql: &mut Sql, columns: &[Target], is_array: bool) {
     sql.push(") pgrst_json_defs, ");
 }
 
+/// JSON that becomes rows.
+pub(super) struct Records<'a> {
+    pub source: &'a str,
+    /// `json` or `jsonb`.
+    pub json: &'a str,
+    pub is_array: bool,
+    pub limit: &'a str,
+    /// Rows that are the same by these columns are numbered.
+    pub by: &'a [String],
+}
+
 /// `LATERAL (…) pgrst_body`: JSON as rows. Without columns there are still as many rows.
-pub(super) fn records(sql: &mut Sql, columns: &[Target], is_array: bool, source: &str, json: &str, limit: &str) {
+pub(super) fn records(sql: &mut Sql, columns: &[Target], of: &Records<'_>) {
+    let Records { source, json, is_array, limit, by } = *of;
     sql.push("LATERAL (SELECT ");
     sql.list(", ", columns, |sql, column| {
         match &column.transform {
@@ -159,6 +189,10 @@ pub(super) fn records(sql: &mut Sql, columns: &[Target], is_array: bool, source:
             None => sql.ident(&column.name),
         };
     });
+    if !by.is_empty() {
+        sql.push(", row_number() OVER (PARTITION BY ").list(", ", by, |sql, column| _ = sql.ident(column));
+        sql.push(") AS pgrst_row");
+    }
     sql.push(" FROM ");
     match (columns.is_empty(), is_array) {
         (true, false) => sql.push("(VALUES (1)) _"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{respond, set};
 use crate::error::{BodyKind, Error, WantedFunction};
-use crate::query::LIMIT_MARK;
+use crate::query::{DUPLICATE_MARK, LIMIT_MARK};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -73,6 +73,14 @@ pub fn error(error: &Error, is_anonymous: bool, verbose: bool) -> Response<Bytes
     wire(error, is_anonymous).into_response(verbose)
 }
 
+/// Which operation of a batch failed, and why; the status is the operation's own.
+pub fn failed_operation(index: usize, error: &Error, is_anonymous: bool) -> Response<Bytes> {
+    let wire = wire(error, is_anonymous);
+    let mut body: Value = serde_json::from_slice(&wire.body(true)).unwrap_or_default();
+    body["operation"] = index.into();
+    wire.into_response(true).map(|_| Bytes::from(body.to_string()))
+}
+
 /// What each error is called. Codes are never used twice.
 pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
     match error {
@@ -89,6 +97,21 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
             .details(format!("An offset of {offset} was requested, but there are only {total} rows.")),
         Error::EmptyRange => Wire::new(416, "PGRST103", "Requested range not satisfiable")
             .details("Limit should be greater than or equal to zero."),
+        Error::ByColumnMissing(name) => {
+            Wire::new(400, "NTIER101", format!("Each row of the body needs the column '{name}', which it is found by"))
+        }
+        Error::DuplicateRows => Wire::new(400, "NTIER102", "Two rows of the body are for the same row of the table")
+            .hint("Each row of the table can be changed once only."),
+        Error::Batch(reason) => Wire::new(400, "NTIER105", "The batch is not understood").details(reason.as_str()),
+        Error::BatchTooLong(length) => Wire::new(413, "NTIER106", "The batch has too many operations")
+            .details(format!("It has {length}; at most {} are allowed.", crate::batch::MOST)),
+        Error::NotInBatch(what) => Wire::new(400, "NTIER107", "This cannot be part of a batch").details(*what),
+        Error::Operation { error, .. } => wire(error, is_anonymous),
+        Error::IdempotencyKey => {
+            Wire::new(400, "NTIER103", "The Idempotency-Key has to be 1 to 255 characters, such as a UUID")
+        }
+        Error::IdempotencyMismatch => Wire::new(422, "NTIER104", "This Idempotency-Key was used for another request")
+            .hint("Send exactly the same request again, or take a new key for a new one."),
         Error::InvalidPutFilters => {
             let message = "Filters must include all and only primary key columns with 'eq' operators";
             Wire::new(405, "PGRST105", message)
@@ -373,6 +396,11 @@ fn raised_detail(mut wire: Wire, text: &str) -> Option<Wire> {
         wire.headers.push((name, HeaderValue::from_bytes(value.as_str()?.as_bytes()).ok()?));
     }
     Some(wire)
+}
+
+/// Whether two rows of an update's body were for one row.
+pub fn has_duplicates(error: &database::Error) -> bool {
+    matches!(error, database::Error::Refused(refusal) if refusal.code == "22P02" && refusal.message.contains(DUPLICATE_MARK))
 }
 
 /// The number of rows in the error that a broken limit raises, if it is that error.
