@@ -1,4 +1,4 @@
-//! Where in a token's claims the role stands: a JSONPath (RFC 9535), or the older notation that PostgREST had until version 15.
+//! Where in a token's claims the role stands: a `JSONPath` (RFC 9535), or the older notation that PostgREST had until version 15.
 
 use serde_json::Value;
 use serde_json_path::JsonPath;

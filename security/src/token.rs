@@ -102,7 +102,7 @@ fn algorithm(name: &str) -> Option<Algorithm> {
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids: Vec<_> = self.keys.iter().map(|key| (&key.id, &key.algorithms)).collect();
-        out.debug_struct("Verifier").field("keys", &ids).field("audience", &self.audience).finish()
+        out.debug_struct("Verifier").field("keys", &ids).field("audience", &self.audience).finish_non_exhaustive()
     }
 }
 

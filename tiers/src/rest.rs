@@ -21,7 +21,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-pub use config::{Config, Listen, Sources, assemble};
+use config::assemble;
+pub use config::{Config, Listen, Sources};
 
 use crate::fault::Fault;
 use crate::server::{self, workers};

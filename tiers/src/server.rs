@@ -171,7 +171,7 @@ fn node(
             Mode::Serve => Vec::new(),
         },
     };
-    Ok(Node { service: Service::Backend(backend), limits, log: settings.log })
+    Ok(Node { service: Service::Backend(Box::new(backend)), limits, log: settings.log })
 }
 
 fn rest_settings(settings: &Settings) -> ntier_rest::Settings {

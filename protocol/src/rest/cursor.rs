@@ -173,7 +173,9 @@ impl<'a> Cursor<'a> {
         self.take(length);
         let _: Parsed<()> = self.fail("");
         if self.trail.at == self.at {
-            expected.iter().for_each(|expected| self.trail.expect(expected));
+            for expected in expected {
+                self.trail.expect(expected);
+            }
         }
         &rest[..length]
     }

@@ -51,7 +51,7 @@ pub fn query(raw: &str, kind: Kind) -> Result<Query, Error> {
             Ok(filter) => query.filters.push(filter),
             Err(_) if kind == Kind::Call => query.parameters.push((key.to_owned(), value.to_owned())),
             Err(_) if kind == Kind::Update && key == "by" => {
-                query.by = Some(read("by parameter", value, select::names)?)
+                query.by = Some(read("by parameter", value, select::names)?);
             }
             Err(error) => return Err(error),
         }

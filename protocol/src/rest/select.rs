@@ -220,12 +220,11 @@ pub fn order(cursor: &mut Cursor<'_>) -> Parsed<Vec<OrderTerm>> {
         |cursor| {
             cursor.spaced(|cursor| {
                 let related = cursor.optional(|cursor| cursor.attempt(related_term))?;
-                match related {
-                    Some(term) => Ok(term),
-                    None => {
-                        let field = field(cursor)?;
-                        order_term(cursor, None, field)
-                    }
+                if let Some(term) = related {
+                    Ok(term)
+                } else {
+                    let field = field(cursor)?;
+                    order_term(cursor, None, field)
                 }
             })
         },

@@ -36,7 +36,7 @@ pub struct Node {
 #[derive(Debug)]
 pub enum Service {
     /// Everything that Supabase's clients ask for.
-    Backend(Backend),
+    Backend(Box<Backend>),
     /// The data API alone, as PostgREST serves it.
     DataApi(DataApi),
     /// What an operator asks of the data API.

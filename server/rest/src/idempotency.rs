@@ -20,7 +20,8 @@ use crate::error::Error;
 pub struct Key {
     /// Role and subject: nobody sees what another has kept.
     pub caller: String,
-    pub key: String,
+    /// As the client chose it.
+    pub name: String,
     /// Of everything in the request that decides its effect and its answer.
     pub fingerprint: String,
 }
@@ -43,7 +44,7 @@ impl Key {
         let subject = claims["sub"].as_str().unwrap_or_default();
         Ok(Some(Self {
             caller: format!("{}|{subject}", caller.role),
-            key: key.to_owned(),
+            name: key.to_owned(),
             fingerprint: fingerprint(head, body),
         }))
     }
@@ -53,28 +54,28 @@ impl Key {
         let expired = "DELETE FROM ntier.idempotency_keys WHERE caller = $1 AND key = $2 AND created_at < now() - interval '1 day'";
         let insert = "INSERT INTO ntier.idempotency_keys (caller, key, fingerprint) VALUES ($1, $2, $3)";
         [
-            statement(expired, &[&self.caller, &self.key]),
-            statement(insert, &[&self.caller, &self.key, &self.fingerprint]),
+            statement(expired, &[&self.caller, &self.name]),
+            statement(insert, &[&self.caller, &self.name, &self.fingerprint]),
         ]
     }
 
     /// Keeps what the main statement has left in `ntier.answer`.
     pub fn keep_answer(&self) -> Statement {
         let update = "UPDATE ntier.idempotency_keys SET answer = current_setting('ntier.answer')::json WHERE caller = $1 AND key = $2";
-        statement(update, &[&self.caller, &self.key])
+        statement(update, &[&self.caller, &self.name])
     }
 
     /// Keeps what a batch has left in `ntier.answers`.
     pub fn keep_answers(&self) -> Statement {
         let update = "UPDATE ntier.idempotency_keys SET answer = ('[' || current_setting('ntier.answers', true) || ']')::json \
             WHERE caller = $1 AND key = $2";
-        statement(update, &[&self.caller, &self.key])
+        statement(update, &[&self.caller, &self.name])
     }
 
     /// What was kept: fingerprint and answer.
     pub fn recall(&self) -> Statement {
         let select = "SELECT fingerprint, answer FROM ntier.idempotency_keys WHERE caller = $1 AND key = $2";
-        statement(select, &[&self.caller, &self.key])
+        statement(select, &[&self.caller, &self.name])
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn a_key_is_its_callers_and_its_requests() {
         let one = key("\"k1\"", "/a?b=1", "x").unwrap().unwrap();
-        assert_eq!((one.caller.as_str(), one.key.as_str()), ("authenticated|u1", "k1"));
+        assert_eq!((one.caller.as_str(), one.name.as_str()), ("authenticated|u1", "k1"));
         assert_eq!(key("k1", "/a?b=1", "x").unwrap().unwrap(), one);
         for (path, body) in [("/a?b=2", "x"), ("/a?b=1", "y")] {
             assert_ne!(key("k1", path, body).unwrap().unwrap().fingerprint, one.fingerprint);

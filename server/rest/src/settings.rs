@@ -7,6 +7,7 @@ use std::time::Duration;
 use ntier_protocol::rest::request::TransactionEnd;
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that are set one by one")]
 pub struct Settings {
     /// The exposed schemas; the first is the default.
     pub schemas: Vec<String>,
@@ -140,7 +141,7 @@ impl Settings {
             match TransactionPolicy::parse(&value) {
                 Some(policy) => self.transaction_end = policy,
                 None => {
-                    fault("db_tx_end", "is none of commit, commit-allow-override, rollback, rollback-allow-override")
+                    fault("db_tx_end", "is none of commit, commit-allow-override, rollback, rollback-allow-override");
                 }
             }
         }
