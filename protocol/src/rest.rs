@@ -14,6 +14,8 @@ pub mod request;
 mod select;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use prefer::preferences;

@@ -138,6 +138,8 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 mod tests {
     use serde_json::json;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -171,6 +173,17 @@ mod tests {
     fn what_is_neither_is_refused() {
         for path in ["", "role", ".", ".a[", ".a[x]", r#".a[?(@ == "x")].b"#, "$.["] {
             assert!(RolePath::parse(path).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_path_is_understood_or_refused(path in r#"[$.\[\]'"*?@=^!()0-9a-z\\ -]{0,20}"#) {
+            if let Ok(path) = RolePath::parse(&path) {
+                let _ = path.role(&serde_json::json!({ "a": ["b", { "c": "d" }], "role": "r" }));
+            }
         }
     }
 }

@@ -180,6 +180,7 @@ fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
         schemas: api.schemas.clone(),
         extra_search_path: api.extra_search_path.clone(),
         max_rows: api.max_rows,
+        limits: api.limits,
         aggregates: api.aggregates,
         deadline: api.timeout,
         authenticator: Some("authenticator".into()),

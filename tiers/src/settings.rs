@@ -60,6 +60,7 @@ pub struct Api {
     pub schemas: Vec<String>,
     pub extra_search_path: Vec<String>,
     pub max_rows: Option<u64>,
+    pub limits: ntier_rest::Limits,
     pub aggregates: bool,
     pub auto_expose_new_tables: bool,
     /// No statement of a request may run longer, whatever its role may.
@@ -88,6 +89,7 @@ impl Settings {
                 schemas: vec!["public".into()],
                 extra_search_path: vec!["public".into(), "extensions".into()],
                 max_rows: Some(1000),
+                limits: ntier_rest::Limits::default(),
                 aggregates: false,
                 auto_expose_new_tables: false,
                 timeout: Duration::from_mins(1),

@@ -87,6 +87,8 @@ fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str, note: imp
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -126,5 +128,30 @@ mod tests {
         assert_eq!(bodies[0], b"c7_s1\0select 1\0\0\0");
         assert_eq!(bodies[1], b"p\0c7_s1\0\0\0\0\0\0\0");
         assert!(prepared.contains(&b"c7_s1"[..]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A turn is cut where a message ends, and rewriting keeps the messages.
+        #[test]
+        fn whatever_a_client_sends_is_cut_safely(
+            frames in prop::collection::vec((prop::sample::select(b"PBDECSQHFXcdf\xff".to_vec()), prop::collection::vec(any::<u8>(), 0..20)), 0..8),
+            rest in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
+            let mut input: Vec<u8> = frames.iter().flat_map(|(kind, body)| frame(*kind, body)).collect();
+            let whole = input.len();
+            input.extend(rest);
+            let _ = copy_length(&input);
+            if let Ok(Some(length)) = length(&input) {
+                prop_assert!(length <= input.len());
+                let turn = &input[..length];
+                let _ = is_copy_in(turn);
+                let kinds = |bytes: &[u8]| -> Vec<u8> { frame::all(bytes).map(|frame| frame.kind).filter(|kind| *kind != b'f').collect() };
+                if length <= whole {
+                    prop_assert_eq!(kinds(&rewrite(turn, "c1_", &mut BTreeSet::new())), kinds(turn));
+                }
+            }
+        }
     }
 }

@@ -268,6 +268,8 @@ fn decode(text: &str) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -321,5 +323,15 @@ mod tests {
     fn a_password_is_not_printed() {
         let printed = format!("{:?}", parse("postgres://me:hunter2@h/x").unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_text_is_an_address_or_a_fault(text in r#"[a-z:/@%?&=.\[\]'\\ 0-9ä]{0,40}"#) {
+            let _ = parse_connection(&text, &|_| None);
+            let _ = parse(&format!("postgres://{text}"));
+        }
     }
 }

@@ -198,6 +198,8 @@ pub fn notification(body: &[u8]) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -258,6 +260,26 @@ mod tests {
             let _ = (columns(&bytes), refusal(&bytes), text(&bytes), notification(&bytes));
             if let Some(row) = row(bytes.into()) {
                 assert!(row.values().count() < 1 << 16);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A server that is not PostgreSQL, or a broken stream: an error at worst.
+        #[test]
+        fn whatever_arrives_is_a_message_or_broken(stream in prop::collection::vec(any::<u8>(), 0..200), kind in any::<u8>()) {
+            let mut framed = BytesMut::new();
+            message(&mut framed, kind, |out| out.put_slice(&stream));
+            for mut buffer in [framed, BytesMut::from(&stream[..])] {
+                while let Ok(Some(Message { body, .. })) = next(&mut buffer) {
+                    let _ = (columns(&body), refusal(&body), notification(&body), text(&body));
+                    let _ = values(&body).count();
+                    if let Some(row) = row(body) {
+                        let _ = row.text(0);
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Why a request is refused: facts, without HTTP. `respond` says them.
 
+use crate::plan::cost::Costly;
 use ntier_backing::database::{
     self,
     catalog::{Function, Name, Relationship},
@@ -39,6 +40,8 @@ pub enum Error {
     InvalidPreferences(Vec<String>),
     #[error("schema {asked} is not exposed")]
     SchemaNotExposed { asked: String, exposed: Vec<String> },
+    #[error("too costly: {what:?} {asked}, at most {limit}")]
+    TooCostly { what: Costly, asked: u64, limit: u64 },
     /// An update of many rows needs in each the columns it is found by.
     #[error("the rows of the body have no {0}")]
     ByColumnMissing(String),

@@ -210,6 +210,15 @@ impl Transaction<'_> {
         }))
     }
 
+    /// An insert that gives nothing back but the number of its rows.
+    pub async fn insert(&self, statement: Statement) -> Result<Outcome, Error> {
+        let answer = self.batch(Access::ReadWrite, vec![statement], &[]).await?;
+        // `INSERT 0 1`; the number in the middle means nothing any more.
+        let tag = &answer.first().ok_or(Error::Incomplete)?.tag;
+        let rows = tag.rsplit(' ').next().and_then(|rows| rows.parse().ok()).ok_or(Error::Incomplete)?;
+        Ok(Outcome { rows, ..Outcome::default() })
+    }
+
     /// The statement is an `EXPLAIN`: its rows are the body.
     pub async fn explain(&self, access: Access, statement: Statement) -> Result<Bytes, Error> {
         let answer = self.batch(access, vec![statement], &[]).await?;

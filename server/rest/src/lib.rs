@@ -31,7 +31,7 @@ use ntier_security::caller::Caller;
 pub use current::{Current, CurrentHandle, install, reload};
 pub use error::Error;
 pub use execute::quoted_name;
-pub use settings::{Description, Fault, PublicUrl, Settings, TransactionPolicy, parse_flag, parse_list};
+pub use settings::{Description, Fault, Limits, PublicUrl, Settings, TransactionPolicy, parse_flag, parse_list};
 
 use execute::{Task, Transaction};
 use idempotency::Key;
@@ -180,9 +180,14 @@ async fn mutate(
         timing.ends(Stage::Transaction);
         return Ok(respond::explain(context, &plan.media, body));
     }
-    let task = Task::new(Access::ReadWrite, query::mutate(plan, key.is_some()), Columns::CHANGE);
-    let task = Task { is_binary: plan.media.is_binary(), ..task };
-    let (outcome, again) = run(transaction, task, key.as_ref()).await.map_err(|error| limited(error, plan.limit))?;
+    let plain = if key.is_none() { query::plain::insert(plan, &transaction.current.catalog) } else { None };
+    let (outcome, again) = if let Some(statement) = plain {
+        (transaction.insert(statement).await?, false)
+    } else {
+        let task = Task::new(Access::ReadWrite, query::mutate(plan, key.is_some()), Columns::CHANGE);
+        let task = Task { is_binary: plan.media.is_binary(), ..task };
+        run(transaction, task, key.as_ref()).await.map_err(|error| limited(error, plan.limit))?
+    };
     timing.ends(Stage::Transaction);
     let context = respond::Context { has_key: plan.has_key, ..context };
     respond::mutate(context, plan, &outcome).map(|response| respond::replayed(response, again))

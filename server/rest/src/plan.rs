@@ -2,6 +2,7 @@
 
 mod call;
 mod columns;
+pub mod cost;
 mod directives;
 mod embed;
 mod field;
@@ -413,6 +414,7 @@ pub struct Order {
 
 /// Resolves a request. `schema` is the one that it speaks to.
 pub fn request(request: &Request, schema: &str, catalog: &Catalog, settings: &Settings) -> Result<Plan, Error> {
+    cost::check(&request.query, settings.limits)?;
     let context = Context { request, schema, catalog, settings };
     match &request.action {
         Action::Read { target, head } => context.read(target, *head),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ntier_protocol::rest::request::TransactionEnd;
 
+pub use crate::plan::cost::Limits;
+
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "switches that are set one by one")]
 pub struct Settings {
@@ -15,6 +17,8 @@ pub struct Settings {
     pub extra_search_path: Vec<String>,
     /// No answer has more rows.
     pub max_rows: Option<u64>,
+    /// What one request may ask of the database at most.
+    pub limits: Limits,
     pub aggregates: bool,
     /// Whether execution plans may be asked for.
     pub plan: bool,
@@ -68,6 +72,7 @@ impl Default for Settings {
             schemas: vec!["public".into()],
             extra_search_path: vec!["public".into(), "extensions".into()],
             max_rows: Some(1000),
+            limits: Limits::default(),
             aggregates: false,
             plan: false,
             legacy_target_names: true,
@@ -116,6 +121,18 @@ impl Settings {
             match value.parse() {
                 Ok(rows) => self.max_rows = Some(rows),
                 Err(_) => fault("db_max_rows", "is not a number"),
+            }
+        }
+        for (name, place) in [
+            ("max_embedding_depth", &mut self.limits.depth),
+            ("max_embeddings", &mut self.limits.embeds),
+            ("max_filters", &mut self.limits.filters),
+            ("max_in_values", &mut self.limits.values),
+        ] {
+            match text(name).map(|value| value.parse()) {
+                Some(Ok(count)) => *place = count,
+                Some(Err(_)) => fault(name, "is not a number"),
+                None => {}
             }
         }
         if let Some(value) = text("db_pre_request").or_else(|| text("pre_request")) {

@@ -213,6 +213,8 @@ fn is_word(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(text: &str, expected: &[&str]) {
@@ -316,6 +318,27 @@ mod tests {
                 assert!(!statement.text.is_empty() && statement.begin >= after, "{text:?}");
                 assert!(text[statement.begin..].starts_with(statement.text), "{text:?}");
                 after = statement.begin + statement.text.len();
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Statements are pieces of the text, in order, and nothing but semicolons, comments and blanks is between them.
+        #[test]
+        fn nothing_is_lost_between_statements(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                ";", "'", "\"", "$$", "$a$", "--", "\n", "/*", "*/", "(", ")", "begin", "atomic", "end", "case", "e'", "\\", " ", "select", "ä", "1",
+            ]), 0..30),
+        ) {
+            let text = pieces.concat();
+            let mut end = 0;
+            for statement in split(&text) {
+                prop_assert!(statement.begin >= end && statement.start >= statement.begin, "{text:?} {statement:?}");
+                prop_assert_eq!(&text[statement.begin..statement.begin + statement.text.len()], statement.text);
+                end = statement.begin + statement.text.len();
+                let _ = statement.words(3);
             }
         }
     }

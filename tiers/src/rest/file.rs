@@ -101,6 +101,8 @@ fn interpolated(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> Result<HashMap<String, Value>, Vec<Fault>> {
@@ -124,5 +126,14 @@ mod tests {
         let text = "nonsense\na = \"open\nb = word\nc = \"$(NOTHING)\"\nd = \"$\"\ne = \"x\" y\n= 1\n";
         let lines: Vec<usize> = read(text).unwrap_err().iter().map(|fault| fault.line).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_file_is_understood_or_refused(text in "[a-z-=\"\\\\$(){}#\n 0-9ä]{0,60}") {
+            let _ = parse(&text, &|_| Some("x".into()));
+        }
     }
 }

@@ -183,6 +183,46 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "api.max_embedding_depth",
+        kind: Value("COUNT"),
+        default: "10",
+        doc: "No request embeds relations deeper",
+        set: |settings, text| {
+            let _: () = settings.api.limits.depth = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "api.max_embeddings",
+        kind: Value("COUNT"),
+        default: "50",
+        doc: "No request embeds more relations, on all levels together",
+        set: |settings, text| {
+            let _: () = settings.api.limits.embeds = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "api.max_filters",
+        kind: Value("COUNT"),
+        default: "200",
+        doc: "No request has more filters",
+        set: |settings, text| {
+            let _: () = settings.api.limits.filters = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "api.max_in_values",
+        kind: Value("COUNT"),
+        default: "5000",
+        doc: "No request has more values in the lists of `in`",
+        set: |settings, text| {
+            let _: () = settings.api.limits.values = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
         name: "api.aggregates",
         kind: Boolean,
         default: "false",

@@ -4,6 +4,42 @@ use bytes::Bytes;
 use ntier_backing::database::Statement;
 use ntier_backing::database::catalog::Name;
 
+/// Words that name a type without being its name (PostgreSQL's grammar, `SimpleTypename`).
+const TYPE_WORDS: [&str; 32] = [
+    "bigint",
+    "bit",
+    "boolean",
+    "char",
+    "character",
+    "day",
+    "dec",
+    "decimal",
+    "double",
+    "float",
+    "hour",
+    "int",
+    "integer",
+    "interval",
+    "minute",
+    "month",
+    "national",
+    "nchar",
+    "numeric",
+    "precision",
+    "real",
+    "second",
+    "smallint",
+    "time",
+    "timestamp",
+    "to",
+    "varchar",
+    "varying",
+    "with",
+    "without",
+    "year",
+    "zone",
+];
+
 #[derive(Debug, Default)]
 pub(crate) struct Sql {
     text: String,
@@ -47,11 +83,14 @@ impl Sql {
 
     /// A value: it becomes a parameter whose type PostgreSQL infers.
     pub fn value(&mut self, value: impl Into<Bytes>) -> &mut Self {
-        self.parameters.push(Some(value.into()));
+        self.optional(Some(value.into()))
+    }
+
+    /// Likewise, or null.
+    pub fn optional(&mut self, value: Option<Bytes>) -> &mut Self {
+        self.parameters.push(value);
         let number = self.parameters.len();
-        self.text.push('$');
-        self.text.push_str(&number.to_string());
-        self
+        self.push(&format!("${number}"))
     }
 
     /// A name of the catalog's as a text.
@@ -68,16 +107,17 @@ impl Sql {
         self.value(array_literal(values))
     }
 
-    /// A type to cast to, as a caller wrote it. Quoting would change the meaning of names such as `int`,
-    /// so it is taken as it is only if it cannot be anything but a name.
+    /// A type to cast to, as a caller wrote it: words of SQL's own grammar for types, or a name, which becomes a quoted one.
     pub fn type_name(&mut self, name: &str) -> &mut Self {
-        let base = name.strip_suffix("[]").unwrap_or(name);
-        let is_word = |word: &str| {
-            !word.is_empty()
-                && word.chars().all(|c| c.is_alphanumeric() || c == '_')
-                && !word.starts_with(char::is_numeric)
-        };
-        if base.split(['.', ' ']).all(is_word) { self.push(name) } else { self.ident(name) }
+        let word = |text: &str| TYPE_WORDS.into_iter().find(|word| word.eq_ignore_ascii_case(text));
+        let words: Option<Vec<&str>> = name.split_ascii_whitespace().map(word).collect();
+        if let Some(words) = words.filter(|words| !words.is_empty()) {
+            return self.push(&words.join(" "));
+        }
+        let (base, array) = name.strip_suffix("[]").map_or((name, ""), |base| (base, "[]"));
+        // Without quotes it would be read in lower case.
+        let name = |sql: &mut Self, part: &str| _ = sql.ident(&part.to_ascii_lowercase());
+        self.list(".", base.split('.'), name).push(array)
     }
 
     /// The parts, with something between them.
@@ -144,9 +184,12 @@ mod tests {
     fn a_cast_is_a_name_and_nothing_else() {
         for (name, expected) in [
             ("int", "int"),
-            ("int4[]", "int4[]"),
-            ("double precision", "double precision"),
-            ("api.mood", "api.mood"),
+            ("INT", "int"),
+            ("int4[]", r#""int4"[]"#),
+            ("double  precision", "double precision"),
+            ("timestamp with time zone", "timestamp with time zone"),
+            ("Text", r#""text""#),
+            ("api.mood", r#""api"."mood""#),
             ("int) from secrets --", r#""int) from secrets --""#),
             ("x'y", r#""x'y""#),
             ("1", r#""1""#),

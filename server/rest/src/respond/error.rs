@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{respond, set};
 use crate::error::{BodyKind, Error, WantedFunction};
+use crate::plan::cost::Costly;
 use crate::query::{DUPLICATE_MARK, LIMIT_MARK};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -102,6 +103,7 @@ pub fn wire(error: &Error, is_anonymous: bool) -> Wire {
         }
         Error::DuplicateRows => Wire::new(400, "NTIER102", "Two rows of the body are for the same row of the table")
             .hint("Each row of the table can be changed once only."),
+        Error::TooCostly { what, asked, limit } => too_costly(*what, *asked, *limit),
         Error::Batch(reason) => Wire::new(400, "NTIER105", "The batch is not understood").details(reason.as_str()),
         Error::BatchTooLong(length) => Wire::new(413, "NTIER106", "The batch has too many operations")
             .details(format!("It has {length}; at most {} are allowed.", crate::batch::MOST)),
@@ -408,6 +410,18 @@ pub fn broken_limit(error: &database::Error) -> Option<u64> {
     let database::Error::Refused(refusal) = error else { return None };
     let (_, after) = refusal.message.split_once(LIMIT_MARK).filter(|_| refusal.code == "22P02")?;
     after.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+fn too_costly(what: Costly, asked: u64, limit: u64) -> Wire {
+    let (things, setting) = match what {
+        Costly::Depth => ("levels of embedding", "max_embedding_depth"),
+        Costly::Embeds => ("embedded relations", "max_embeddings"),
+        Costly::Filters => ("filters", "max_filters"),
+        Costly::Values => ("values in lists", "max_in_values"),
+    };
+    Wire::new(400, "NTIER108", format!("The request has too many {things}"))
+        .details(format!("It has {asked}; at most {limit} are allowed."))
+        .hint(format!("Ask for less at a time; the server's setting is {setting}."))
 }
 
 #[cfg(test)]
