@@ -41,8 +41,7 @@ pub struct Batch {
     pub end: End,
     /// How long the batch may run once the database has begun it.
     pub deadline: Duration,
-    /// It only reads, and leaves nothing behind in its transaction: it may share one with others of the same session.
-    pub shareable: bool,
+    pub company: Company,
 }
 
 impl Default for Batch {
@@ -54,9 +53,20 @@ impl Default for Batch {
             access: Access::ReadWrite,
             end: End::Commit,
             deadline: Duration::from_mins(1),
-            shareable: false,
+            company: Company::None,
         }
     }
+}
+
+/// What a batch may share with others that come at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    None,
+    /// It only reads, and leaves nothing behind in its transaction: it may share one with others of the same session.
+    Transaction,
+    /// It writes, and is brief: its commit and those of others may go to the disk together. Each is answered after that, so its answer
+    /// may have to wait for those others.
+    Flush,
 }
 
 /// Who asks: applied with `set_config(…, true)`, so it ends with the transaction.

@@ -10,6 +10,10 @@
 //! after all of them asked. Nobody waits for company: an idle connection sends at once.
 //! What fails in such a group is told to its own caller; those behind it have not run and go again, alone.
 //!
+//! The embedded engine commits one transaction after the other, so each would wait for the disk alone. In a crowd, brief writes are
+//! held back likewise, commit without waiting for the disk, and are followed by one flush of the log for all; their answers are given
+//! when that is through, and an error where it is not.
+//!
 //! The life of a connection is [`Connection::run`]: it takes work from its queue while there is room, writes what
 //! has gathered in one write, reads answers, and watches the deadline of the batch at the head, the only one that can
 //! be running. It returns when the stream ends, with the batches that were under way.
@@ -32,18 +36,23 @@ use super::progress::Progress;
 use super::referee::{Overdue, Referee};
 use super::statements::{Columns, Statements};
 use super::stream::Stream;
-use super::{Access, Answer, Batch, Column, End, Error, Isolation, Notification, Refusal, Rows, Session, wire};
+use super::{
+    Access, Answer, Batch, Column, Company, End, Error, Isolation, Notification, Refusal, Rows, Session, Statement,
+    wire,
+};
 
 /// Batches on the way at once; more wait in the queue, where they can still go elsewhere.
 const DEPTH: usize = 128;
 /// Transactions on the way before reads are held back.
 const CROWD: usize = 2;
-/// Reads in one transaction, at most.
+/// Reads in one transaction, or writes before one flush, at most.
 const GROUP: usize = 32;
 /// And no more than run in about this time, because the last waits for the first.
 const GROUP_TIME: Duration = Duration::from_millis(4);
 /// How many of those that are held back are looked at for company.
 const SEARCH: usize = 64;
+/// Writes the log to the disk up to here, and with it all commits before.
+const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(false, 'ntier', '', true)";
 /// How often the head's deadline is looked at.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -72,9 +81,12 @@ impl Work {
         matches!(&self.task, Task::Batch(batch) if batch.access == Access::ReadOnly || batch.end == End::Rollback)
     }
 
-    /// It may run in one transaction with others like it, and has not failed in company.
-    fn may_share(&self) -> bool {
-        self.attempts == 0 && matches!(&self.task, Task::Batch(batch) if batch.shareable)
+    /// What it may share, unless it has failed in company.
+    fn company(&self) -> Company {
+        match &self.task {
+            Task::Batch(batch) if self.attempts == 0 => batch.company,
+            _ => Company::None,
+        }
     }
 
     fn session(&self) -> Option<&Session> {
@@ -116,6 +128,7 @@ pub struct Begun {
     leading: usize,
     /// Its Sync ends the transaction; those without share that of the next that has one.
     is_last: bool,
+    disk: Disk,
     /// Statements whose Parse was sent with it, in order, and where their columns are kept.
     parsed: Vec<(Arc<str>, Columns)>,
     confirmed: usize,
@@ -127,12 +140,25 @@ pub struct Begun {
     cancelled: bool,
 }
 
+/// When what a transaction wrote is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    /// Before its commit is answered.
+    AtCommit,
+    /// When the next flush is answered.
+    AtFlush,
+    /// This is the flush.
+    Flush,
+}
+
 /// Why a connection ended, and what was on it: the first may have been running, the others had not begun
 /// where the server answers strictly in order and the stream was read to its end.
 #[derive(Debug)]
 pub struct Ended {
     pub reason: Reason,
     pub begun: VecDeque<Begun>,
+    /// What has committed, and perhaps not to the disk.
+    pub unflushed: Vec<Work>,
     /// What was never written.
     pub held: VecDeque<Work>,
 }
@@ -146,6 +172,14 @@ pub enum Reason {
     Deadline,
 }
 
+/// How a connection goes about its work.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    pub prepared_statements: bool,
+    /// Brief writes go to the disk together: where one session does everything, and PostgreSQL cannot do it itself.
+    pub groups_commits: bool,
+}
+
 pub struct Connection {
     stream: Stream,
     input: BytesMut,
@@ -153,9 +187,13 @@ pub struct Connection {
     pub key: Key,
     statements: Statements,
     begun: VecDeque<Begun>,
-    /// Reads that wait for a transaction to end.
+    /// What has committed and waits for the flush, with its answer.
+    unflushed: Vec<(Work, Answer)>,
+    /// What waits for a transaction to end, so that it may find company.
     held: VecDeque<Work>,
-    /// Transactions on the way.
+    /// Brief writes go to the disk together.
+    groups_commits: bool,
+    /// Transactions on the way; writes with one flush count as one.
     transactions: usize,
     /// A read of a group has failed; the rest of the group will not be answered.
     skipping: bool,
@@ -172,7 +210,7 @@ impl Connection {
         ready: Ready,
         notifications: broadcast::Sender<Notification>,
         progress: Arc<Progress>,
-        prepared_statements: bool,
+        Ways { prepared_statements, groups_commits }: Ways,
     ) -> Self {
         let prefix = || format!("n{}_", ready.key.process);
         Self {
@@ -182,7 +220,9 @@ impl Connection {
             output: BytesMut::with_capacity(16 << 10),
             key: ready.key,
             begun: VecDeque::new(),
+            unflushed: Vec::new(),
             held: VecDeque::new(),
+            groups_commits,
             transactions: 0,
             skipping: false,
             pace: Duration::ZERO,
@@ -250,7 +290,9 @@ impl Connection {
             }
         };
         self.progress.idle();
-        Ended { reason, begun: self.begun, held: self.held }
+        let begun = self.begun.into_iter().filter(|begun| begun.disk != Disk::Flush).collect();
+        let unflushed = self.unflushed.into_iter().map(|(work, _)| work).collect();
+        Ended { reason, begun, unflushed, held: self.held }
     }
 
     /// Writes what is to be written, and returns when something was read.
@@ -316,22 +358,26 @@ impl Connection {
 
     /// Begins what must be on its own; the rest may find company.
     fn accept(&mut self, work: Work) {
-        if work.may_share() {
-            self.held.push_back(work);
-        } else {
-            self.begin(work);
+        match work.company() {
+            Company::Transaction => self.held.push_back(work),
+            Company::Flush if self.groups_commits => self.held.push_back(work),
+            Company::Flush | Company::None => self.begin(work),
         }
     }
 
-    /// Begins what was held back, those of one session together.
+    /// Begins what was held back: reads of one session together, and brief writes.
     fn release(&mut self) {
         let pace = self.pace.max(Duration::from_micros(1));
         let most = usize::try_from(GROUP_TIME.as_micros() / pace.as_micros()).unwrap_or(GROUP).clamp(1, GROUP);
         while let Some(first) = self.held.pop_front() {
+            if first.company() == Company::Flush {
+                self.release_writes(first, most);
+                continue;
+            }
             let mut group = vec![first];
             let mut at = 0;
             while group.len() < most && at < self.held.len().min(SEARCH) {
-                if self.held[at].session() != group[0].session() {
+                if self.held[at].company() == Company::Flush || self.held[at].session() != group[0].session() {
                     at += 1;
                     continue;
                 }
@@ -343,25 +389,49 @@ impl Connection {
             }
             let last = group.len() - 1;
             for (index, work) in group.into_iter().enumerate() {
-                self.write(work, index == 0, index == last);
+                self.write(work, Part { is_first: index == 0, is_last: index == last, disk: Disk::AtCommit });
             }
         }
     }
 
+    /// Begins this write and others that wait, each in its own transaction, with one flush behind them.
+    fn release_writes(&mut self, first: Work, most: usize) {
+        let mut group = vec![first];
+        let mut at = 0;
+        while group.len() < most && at < self.held.len() {
+            if self.held[at].company() == Company::Flush {
+                group.extend(self.held.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        if group.len() == 1 {
+            return group.into_iter().for_each(|work| self.begin(work));
+        }
+        for work in group {
+            self.write(work, Part { disk: Disk::AtFlush, ..Part::ALONE });
+        }
+        let flush =
+            Batch { statements: vec![Statement { text: FLUSH.into(), parameters: Vec::new() }], ..Batch::default() };
+        let (reply, _) = oneshot::channel();
+        let deadline = flush.deadline;
+        let work = Work { task: Task::Batch(flush), deadline, reply, others: Vec::new(), attempts: 0 };
+        self.write(work, Part { disk: Disk::Flush, ..Part::ALONE });
+    }
+
     /// Begins a transaction for this work alone.
     pub fn begin(&mut self, work: Work) {
-        self.write(work, true, true);
+        self.write(work, Part::ALONE);
     }
 
     /// Writes the work's messages to the output; the first of a transaction with what makes it the caller's, the last with its Sync.
-    fn write(&mut self, work: Work, is_first: bool, is_last: bool) {
+    fn write(&mut self, work: Work, part: Part) {
         let (mut parsed, mut columns) = (Vec::new(), Vec::new());
         let mut leading = 0;
         match &work.task {
             Task::Script(text) => wire::query(&mut self.output, text),
             Task::Batch(batch) => {
-                let part = Part { batch, is_first, is_last };
-                leading = encode(&part, &mut self.statements, &mut self.output, |statement| {
+                leading = encode(batch, part, &mut self.statements, &mut self.output, |statement| {
                     if statement.parse {
                         parsed.push((statement.text.clone(), statement.columns.clone()));
                     }
@@ -370,12 +440,13 @@ impl Connection {
             }
         }
         let since = self.begun.is_empty().then(|| self.progress.head());
-        self.transactions += usize::from(is_last);
+        self.transactions += usize::from(part.is_last && part.disk != Disk::AtFlush);
         self.begun.push_back(Begun {
             work,
             since,
             leading,
-            is_last,
+            is_last: part.is_last,
+            disk: part.disk,
             parsed,
             confirmed: 0,
             columns,
@@ -415,6 +486,9 @@ impl Connection {
 
     /// ReadyForQuery: the head's transaction has ended.
     fn ready(&mut self) -> Result<(), wire::Broken> {
+        if self.begun.front().is_some_and(|head| head.disk == Disk::AtFlush) {
+            return self.complete();
+        }
         self.transactions = self.transactions.saturating_sub(1);
         if std::mem::take(&mut self.skipping) {
             self.begin_again()?;
@@ -462,9 +536,18 @@ impl Connection {
         let mut head = self.take_head()?;
         let Some(refusal) = head.refusal.take() else {
             let answer = head.answer();
-            head.work.answer(Ok(answer));
+            match head.disk {
+                Disk::AtCommit => head.work.answer(Ok(answer)),
+                Disk::AtFlush => self.unflushed.push((head.work, answer)),
+                Disk::Flush => self.unflushed.drain(..).for_each(|(work, answer)| work.answer(Ok(answer))),
+            }
             return Ok(());
         };
+        if head.disk == Disk::Flush {
+            let refused = Error::Refused(Box::new(refusal));
+            self.unflushed.drain(..).for_each(|(work, _)| work.answer(Err(refused.clone())));
+            return Ok(());
+        }
         if head.cancelled && refusal.code == "57014" {
             head.work.answer(Err(Error::Deadline));
         } else if head.work.attempts < 2 && is_stale(&refusal) {
@@ -548,21 +631,26 @@ struct Written<'a> {
     parse: bool,
 }
 
-/// A batch and its place in a transaction.
-struct Part<'a> {
-    batch: &'a Batch,
+/// A batch's place in a transaction.
+#[derive(Debug, Clone, Copy)]
+struct Part {
     is_first: bool,
     is_last: bool,
+    disk: Disk,
+}
+
+impl Part {
+    const ALONE: Self = Self { is_first: true, is_last: true, disk: Disk::AtCommit };
 }
 
 /// Writes the messages, and gives the number of results that come before those of the batch's own statements.
 fn encode(
-    part: &Part<'_>,
+    batch: &Batch,
+    Part { is_first, is_last, disk }: Part,
     statements: &mut Statements,
     out: &mut BytesMut,
     mut written: impl FnMut(Written<'_>),
 ) -> usize {
-    let Part { batch, is_first, is_last } = *part;
     let mut one = |text: &Arc<str>, parameters: &mut dyn ExactSizeIterator<Item = Option<&[u8]>>| {
         let prepared = statements.need(text);
         if let Some(name) = prepared.close {
@@ -581,7 +669,7 @@ fn encode(
         one(&text, &mut std::iter::empty());
         leading += 1;
     }
-    if is_first && let Some((text, values)) = preamble(batch) {
+    if is_first && let Some((text, values)) = preamble(batch, disk) {
         one(&text, &mut values.iter().map(|value| Some(value.as_bytes())));
         leading += 1;
     }
@@ -599,10 +687,10 @@ fn encode(
 }
 
 fn texts(batch: &Batch) -> Vec<Arc<str>> {
-    let preamble = preamble(batch).map(|(text, _)| text);
+    let preambles = [Disk::AtCommit, Disk::AtFlush].map(|disk| preamble(batch, disk).map(|(text, _)| text));
     isolation(batch)
         .into_iter()
-        .chain(preamble)
+        .chain(preambles.into_iter().flatten())
         .chain(batch.statements.iter().map(|statement| statement.text.clone()))
         .collect()
 }
@@ -617,29 +705,26 @@ fn isolation(batch: &Batch) -> Option<Arc<str>> {
     Some(format!("SET TRANSACTION ISOLATION LEVEL {level}").into())
 }
 
-fn has_preamble(batch: &Batch) -> bool {
-    batch.session.is_some() || batch.access == Access::ReadOnly
-}
-
 /// The statement that makes the transaction the caller's, and its parameters.
-fn preamble(batch: &Batch) -> Option<(Arc<str>, Vec<&str>)> {
-    if !has_preamble(batch) {
-        return None;
-    }
+fn preamble(batch: &Batch, disk: Disk) -> Option<(Arc<str>, Vec<&str>)> {
     let mut text = String::with_capacity(256);
-    text.push_str("SELECT ");
     let mut values = Vec::new();
-    for (name, value) in batch.session.iter().flat_map(|session| &session.settings) {
-        let comma = if values.is_empty() { "" } else { "," };
-        values.push(value.as_str());
+    let mut set = |name: &str, value: &str| {
+        let before = if text.is_empty() { "SELECT " } else { "," };
         // Writing to a string cannot fail.
-        let _ = write!(text, "{comma}pg_catalog.set_config('{}',${},true)", name.replace('\'', "''"), values.len());
+        let _ = write!(text, "{before}pg_catalog.set_config('{}',{value},true)", name.replace('\'', "''"));
+    };
+    for (name, value) in batch.session.iter().flat_map(|session| &session.settings) {
+        values.push(value.as_str());
+        set(name, &format!("${}", values.len()));
     }
     if batch.access == Access::ReadOnly {
-        let comma = if values.is_empty() { "" } else { "," };
-        let _ = write!(text, "{comma}pg_catalog.set_config('transaction_read_only','on',true)");
+        set("transaction_read_only", "'on'");
     }
-    Some((text.into(), values))
+    if disk == Disk::AtFlush {
+        set("synchronous_commit", "'off'");
+    }
+    (!text.is_empty()).then(|| (text.into(), values))
 }
 
 #[cfg(test)]
@@ -656,7 +741,7 @@ mod tests {
         let settings = settings.map(|(name, value)| (name.into(), value.into())).to_vec();
         let session = Session { settings, isolation: None };
         let batch = batch(Access::ReadOnly, Some(session));
-        let (text, values) = preamble(&batch).unwrap();
+        let (text, values) = preamble(&batch, Disk::AtCommit).unwrap();
         assert_eq!(
             &*text,
             "SELECT pg_catalog.set_config('role',$1,true),pg_catalog.set_config('request.jwt.claims',$2,true),\
@@ -667,6 +752,6 @@ mod tests {
 
     #[test]
     fn the_owners_writes_have_no_preamble() {
-        assert!(preamble(&batch(Access::ReadWrite, None)).is_none());
+        assert!(preamble(&batch(Access::ReadWrite, None), Disk::AtCommit).is_none());
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, Ended, Reason, Work};
+use super::connection::{Connection, Ended, Reason, Ways, Work};
 use super::engine::{self, Engine};
 use super::handshake;
 use super::progress::Progress;
@@ -120,7 +120,9 @@ impl Driver {
         };
         let ready = handshake::connect(&address).await?;
         let (notifications, progress) = (self.notifications.clone(), self.progress.clone());
-        let mut connection = Connection::new(ready, notifications, progress, self.prepared_statements);
+        let groups_commits = matches!(self.target, Target::Embedded(_));
+        let ways = Ways { prepared_statements: self.prepared_statements, groups_commits };
+        let mut connection = Connection::new(ready, notifications, progress, ways);
         connection.listen(&self.listen);
         Ok(connection)
     }
@@ -207,6 +209,9 @@ impl Driver {
         }
         let embedded = matches!(self.target, Target::Embedded(_));
         let mut again = VecDeque::new();
+        for work in ended.unflushed {
+            work.answer(Err(Error::Lost("it had not reached the disk".into())));
+        }
         for (place, begun) in ended.begun.into_iter().enumerate() {
             let mut work = begun.work;
             let head = place == 0;

@@ -329,7 +329,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn every_text_is_an_address_or_a_fault(text in r#"[a-z:/@%?&=.\[\]'\\ 0-9ä]{0,40}"#) {
+        fn every_text_is_an_address_or_a_fault(text in r"[a-z:/@%?&=.\[\]'\\ 0-9ä]{0,40}") {
             let _ = parse_connection(&text, &|_| None);
             let _ = parse(&format!("postgres://{text}"));
         }

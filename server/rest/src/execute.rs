@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ntier_backing::database::{self, Access, Batch, Database, End, Isolation, Rows, Session, Statement};
+use ntier_backing::database::{self, Access, Batch, Company, Database, End, Isolation, Rows, Session, Statement};
 use ntier_protocol::rest::request::{Count, TransactionEnd};
 use ntier_security::caller::Caller;
 
@@ -57,12 +57,22 @@ pub struct Task {
     pub function_settings: Vec<(String, String)>,
     /// The body is a `bytea`.
     pub is_binary: bool,
+    /// It is done in a moment, so that others may wait for it.
+    pub is_brief: bool,
     pub columns: Columns,
 }
 
 impl Task {
     pub fn new(access: Access, statement: Statement, columns: Columns) -> Self {
-        Self { access, statement, planned: None, function_settings: Vec::new(), is_binary: false, columns }
+        Self {
+            access,
+            statement,
+            planned: None,
+            function_settings: Vec::new(),
+            is_binary: false,
+            is_brief: false,
+            columns,
+        }
     }
 }
 
@@ -70,7 +80,8 @@ impl Transaction<'_> {
     pub async fn run(&self, task: Task) -> Result<Outcome, Error> {
         let planned = task.planned.is_some();
         let statements = std::iter::once(task.statement).chain(task.planned).collect();
-        let answer = self.batch(task.access, statements, &task.function_settings).await?;
+        let shape = if task.is_brief { Shape::Brief } else { Shape::Alone };
+        let answer = self.run_batch(task.access, statements, &task.function_settings, shape).await?;
         let mut outcome = outcome(answer.first().ok_or(Error::Incomplete)?, task.columns)?;
         if task.is_binary {
             outcome.make_binary();
@@ -211,8 +222,9 @@ impl Transaction<'_> {
     }
 
     /// An insert that gives nothing back but the number of its rows.
-    pub async fn insert(&self, statement: Statement) -> Result<Outcome, Error> {
-        let answer = self.batch(Access::ReadWrite, vec![statement], &[]).await?;
+    pub async fn insert(&self, statement: Statement, is_brief: bool) -> Result<Outcome, Error> {
+        let shape = if is_brief { Shape::Brief } else { Shape::Alone };
+        let answer = self.run_batch(Access::ReadWrite, vec![statement], &[], shape).await?;
         // `INSERT 0 1`; the number in the middle means nothing any more.
         let tag = &answer.first().ok_or(Error::Incomplete)?.tag;
         let rows = tag.rsplit(' ').next().and_then(|rows| rows.parse().ok()).ok_or(Error::Incomplete)?;
@@ -285,8 +297,12 @@ impl Transaction<'_> {
                 End::Rollback
             }
         };
-        let shareable = shape == Shape::Shareable && session.isolation.is_none();
-        let batch = Batch { session: Some(session), statements: all, access, end, deadline, shareable };
+        let company = match shape {
+            Shape::Shareable if session.isolation.is_none() => Company::Transaction,
+            Shape::Brief => Company::Flush,
+            _ => Company::None,
+        };
+        let batch = Batch { session: Some(session), statements: all, access, end, deadline, company };
         let mut results = self.database.run(batch).await?.results;
         results.drain(..skipped.min(results.len()));
         Ok(results)
@@ -337,6 +353,8 @@ enum Shape {
     Alone,
     /// Others may run in the same transaction.
     Shareable,
+    /// The change of a table, which seldom takes long.
+    Brief,
     /// Several requests, each with what belongs before it.
     Batch,
 }

@@ -182,10 +182,10 @@ async fn mutate(
     }
     let plain = if key.is_none() { query::plain::insert(plan, &transaction.current.catalog) } else { None };
     let (outcome, again) = if let Some(statement) = plain {
-        (transaction.insert(statement).await?, false)
+        (transaction.insert(statement, plan.is_brief).await?, false)
     } else {
         let task = Task::new(Access::ReadWrite, query::mutate(plan, key.is_some()), Columns::CHANGE);
-        let task = Task { is_binary: plan.media.is_binary(), ..task };
+        let task = Task { is_binary: plan.media.is_binary(), is_brief: plan.is_brief, ..task };
         run(transaction, task, key.as_ref()).await.map_err(|error| limited(error, plan.limit))?
     };
     timing.ends(Stage::Transaction);

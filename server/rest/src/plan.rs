@@ -71,6 +71,8 @@ pub struct Mutate {
     pub media: Media,
     pub limit: RowLimit,
     pub has_key: bool,
+    /// It touches a row or a few, found by the primary key: it takes no longer than others like it.
+    pub is_brief: bool,
     /// Answer an insert with the `Location` of its row, made of these columns.
     pub location: Option<Vec<String>>,
 }

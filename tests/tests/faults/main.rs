@@ -48,7 +48,8 @@ fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
     let world = World::start(Backend::Embedded);
     let load = Load::default();
     std::thread::scope(|scope| {
-        for writer in 0..4 {
+        // More than the engine has on the way at once, so that they share flushes of the log.
+        for writer in 0..8 {
             let (load, world) = (&load, &world);
             scope.spawn(move || load.write(writer, &|line| world.ask(&Who::Service, line)));
         }

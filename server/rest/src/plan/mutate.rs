@@ -12,6 +12,9 @@ use super::read::is_plain;
 use super::{Body, Change, Conflict, Context, Logic, Mutate, Plan, RowLimit, Source, Target, columns, negotiate};
 use crate::error::Error;
 
+/// Bytes of a body that is written in a moment.
+const BRIEF_BODY: usize = 16 << 10;
+
 impl Context<'_> {
     pub(super) fn mutate(&self, target: &str) -> Result<Plan, Error> {
         let table = self.table(target)?;
@@ -31,12 +34,29 @@ impl Context<'_> {
             target: table.name.clone(),
             limit: self.row_limit(&media.media_type),
             has_key: !table.primary_key.is_empty(),
+            is_brief: self.is_brief(table),
             location: located.then(|| table.primary_key.clone()),
             change,
             returning,
             root,
             media,
         })))
+    }
+
+    fn is_brief(&self, table: &Table) -> bool {
+        let small = |body: &[u8]| body.len() <= BRIEF_BODY;
+        let small = match &self.request.payload {
+            Some(Payload::Json { bytes, .. } | Payload::Csv { bytes, .. }) => small(bytes),
+            _ => true,
+        };
+        let filters = &self.request.query.filters;
+        let names = |key: &String| {
+            let here = filters.iter().filter(|(path, filter)| path.is_empty() && filter.field.name == *key);
+            here.into_iter().any(|(_, filter)| is_equality(filter))
+        };
+        let is_insert = matches!(self.request.action, Action::Insert { .. } | Action::SingleUpsert { .. });
+        let by_key = !table.primary_key.is_empty() && table.primary_key.iter().all(names);
+        small && !table.is_view && (is_insert || by_key)
     }
 
     pub(super) fn row_limit(&self, media: &MediaType) -> RowLimit {
@@ -105,15 +125,12 @@ impl Context<'_> {
     /// `PUT` names its row by all columns of the primary key, and by nothing else.
     fn check_put(&self, table: &Table) -> Result<(), Error> {
         let query = &self.request.query;
-        let is_equality = |filter: &Filter| {
-            let plain = matches!(filter.operation, Operation::Compare { operator: Operator::Eq, quantifier: None, .. });
-            plain && !filter.negated && filter.field.path.is_empty()
-        };
         let root: Vec<&Filter> =
             query.filters.iter().filter(|(path, _)| path.is_empty()).map(|(_, filter)| filter).collect();
         let named: BTreeSet<&String> = root.iter().map(|filter| &filter.field.name).collect();
         let key: BTreeSet<&String> = table.primary_key.iter().collect();
-        let fits = query.logic.is_empty() && !key.is_empty() && named == key && root.iter().all(|f| is_equality(f));
+        let fits =
+            query.logic.is_empty() && !key.is_empty() && named == key && root.iter().all(|filter| is_equality(filter));
         if fits { Ok(()) } else { Err(Error::InvalidPutFilters) }
     }
 
@@ -147,6 +164,11 @@ impl Context<'_> {
         let data_type = if transform.is_some() { "json".to_owned() } else { column.nominal_type.clone() };
         Ok(Target { name, data_type, transform, default: column.default.clone() })
     }
+}
+
+fn is_equality(filter: &Filter) -> bool {
+    let plain = matches!(filter.operation, Operation::Compare { operator: Operator::Eq, quantifier: None, .. });
+    plain && !filter.negated && filter.field.path.is_empty()
 }
 
 /// Of repeated fields the last counts.
