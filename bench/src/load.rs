@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use ntier_tests::postgres::{Postgres, newest};
 use serde_json::Value;
@@ -39,25 +40,48 @@ pub struct Transacted {
     pub raw: String,
 }
 
-/// Asks for a case for so many seconds; any answer but a success is a fault.
+/// Asks for a case for so many seconds, as often as it is answered; any answer but a success is a fault.
 pub fn wrk(subject: &Subject, case: &Case, seconds: u32) -> Result<Answered, String> {
+    ask(subject, case, seconds, Duration::ZERO)
+}
+
+/// Likewise, about so many times a second. Each connection pauses after an answer, the longer the faster it came: the first try says
+/// how long an answer takes.
+pub fn paced(subject: &Subject, case: &Case, seconds: u32, rate: f64) -> Result<Answered, String> {
+    let cycle = f64::from(CONNECTIONS) / rate;
+    let pause = cycle / 2.0;
+    let tried = ask(subject, case, 2, Duration::from_secs_f64(pause))?;
+    let busy = f64::from(CONNECTIONS) / tried.rate - pause;
+    ask(subject, case, seconds, Duration::from_secs_f64((cycle - busy).max(0.0)))
+}
+
+fn ask(subject: &Subject, case: &Case, seconds: u32, pause: Duration) -> Result<Answered, String> {
     let mut request = vec![case.method.to_owned(), format!("/rest/v1{}", case.path), case.body.to_owned()];
     let headers = subject.headers.iter().map(|(name, value)| (*name, value.as_str()));
     for (name, value) in headers.chain([("content-type", "application/json")]) {
         request.extend([name.to_owned(), value.to_owned()]);
     }
-    run_wrk(subject, &request, seconds).map_err(|fault| format!("{} on {}: {fault}", case.name, subject.name))
+    run_wrk(subject, &request, seconds, pause).map_err(|fault| format!("{} on {}: {fault}", case.name, subject.name))
 }
 
 /// What HTTP alone can do here: a request that needs no database.
 pub fn health(subject: &Subject, seconds: u32) -> Result<Answered, String> {
     let request = ["GET", "/health", ""].map(str::to_owned);
-    run_wrk(subject, &request, seconds).map_err(|fault| format!("GET /health on {}: {fault}", subject.name))
+    run_wrk(subject, &request, seconds, Duration::ZERO)
+        .map_err(|fault| format!("GET /health on {}: {fault}", subject.name))
 }
 
-fn run_wrk(subject: &Subject, request: &[String], seconds: u32) -> Result<Answered, String> {
+fn run_wrk(subject: &Subject, request: &[String], seconds: u32, pause: Duration) -> Result<Answered, String> {
     let is_by_id = request.iter().any(|part| part.contains("{id}"));
-    let script = [include_str!("../load.lua"), if is_by_id { include_str!("../by_id.lua") } else { "" }].concat();
+    let by_id = if is_by_id { include_str!("../by_id.lua") } else { "" };
+    // wrk takes whole milliseconds, so they are drawn: shorter ones often, longer ones seldom, as independent clients would come.
+    let pause = match pause.as_secs_f64() * 1000.0 {
+        0.0 => String::new(),
+        mean => {
+            format!("function delay() return math.floor(-math.log(1 - math.random()) * {mean} + math.random()) end\n")
+        }
+    };
+    let script = [include_str!("../load.lua"), by_id, &pause].concat();
     let file = written(&script)?;
     let (connections, duration) = (CONNECTIONS.to_string(), format!("{seconds}s"));
     let mut command = Command::new("wrk");

@@ -7,6 +7,7 @@ mod load;
 mod measure;
 mod report;
 mod run;
+mod soak;
 mod subject;
 
 use std::path::PathBuf;
@@ -15,10 +16,14 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 fn main() -> ExitCode {
-    let matches = Command::new("bench").about("Measures the data API").subcommand_required(true).subcommand(rest());
-    let matches = matches.get_matches();
-    let Some(options) = matches.subcommand_matches("rest").and_then(options) else { return ExitCode::from(2) };
-    match run::rest(&options) {
+    let bench = Command::new("bench").about("Measures the data API").subcommand_required(true);
+    let matches = bench.subcommands([rest(), soak()]).get_matches();
+    let measured = match matches.subcommand() {
+        Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
+        Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
+        _ => None,
+    };
+    match measured.unwrap_or_else(|| Err("there is nothing to measure".into())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("{fault}");
@@ -27,16 +32,25 @@ fn main() -> ExitCode {
     }
 }
 
+fn binary() -> Arg {
+    let path = value_parser!(PathBuf);
+    Arg::new("binary").long("binary").value_name("PATH").required(true).value_parser(path).help("The ntier to measure")
+}
+
+fn soak() -> Command {
+    let minutes = Arg::new("minutes").long("minutes").default_value("10").value_parser(value_parser!(u32).range(1..));
+    Command::new("soak").about("Memory under load that goes on").args([binary(), minutes.help("Of load")])
+}
+
+fn soak_options(flags: &ArgMatches) -> Option<soak::Options> {
+    Some(soak::Options { binary: flags.get_one::<PathBuf>("binary")?.clone(), minutes: *flags.get_one("minutes")? })
+}
+
 fn rest() -> Command {
     let path = || value_parser!(PathBuf);
     let count = || value_parser!(u32).range(1..);
     Command::new("rest").about("Requests of a signed-in user, beside pgbench").args([
-        Arg::new("binary")
-            .long("binary")
-            .value_name("PATH")
-            .required(true)
-            .value_parser(path())
-            .help("The ntier to measure"),
+        binary(),
         Arg::new("seconds").long("seconds").default_value("8").value_parser(count()).help("For each measurement"),
         Arg::new("rounds").long("rounds").default_value("1").value_parser(count()).help("The middle one counts"),
         Arg::new("only").long("only").value_name("NAME").default_value("").help("Only cases whose name contains this"),

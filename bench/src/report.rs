@@ -26,12 +26,12 @@ pub fn print(report: &Report) {
         100.0 * report.busy,
     );
     println!(
-        "\n{:<15} {:<9} {:>9} {:>7} {:>7} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
-        "", "", "requests", "p50", "p99", "pgbench", "of it", "node", "database", "(pgbench)", "PSS", "RSS"
+        "\n{:<15} {:<9} {:>9} {:>7} {:>7} {:>9} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
+        "", "", "requests", "p50", "p99", "p99@80%", "pgbench", "of it", "node", "database", "(pgbench)", "PSS", "RSS"
     );
     println!(
-        "{:<15} {:<9} {:>9} {:>7} {:>7} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
-        "", "", "/s", "ms", "ms", "/s", "", "µs/req", "µs/req", "µs/tx", "MB", "MB"
+        "{:<15} {:<9} {:>9} {:>7} {:>7} {:>9} {:>8} {:>6}   {:>7} {:>11} {:>10}   {:>6} {:>6}",
+        "", "", "/s", "ms", "ms", "ms", "/s", "", "µs/req", "µs/req", "µs/tx", "MB", "MB"
     );
     for line in &report.lines {
         match line.middle() {
@@ -48,9 +48,10 @@ pub fn print(report: &Report) {
 fn row(line: &Line, measured: &Measured) {
     let Answered { rate, p50_ms, p99_ms, .. } = &measured.answered;
     println!(
-        "{:<15} {:<9} {rate:>9.0} {p50_ms:>7.2} {p99_ms:>7.2} {:>8.0} {:>5.0}%   {:>7.1} {:>11.1} {:>10.1}   {:>6.0} {:>6.0}",
+        "{:<15} {:<9} {rate:>9.0} {p50_ms:>7.2} {p99_ms:>7.2} {:>9.2} {:>8.0} {:>5.0}%   {:>7.1} {:>11.1} {:>10.1}   {:>6.0} {:>6.0}",
         line.case,
         line.subject,
+        measured.paced.p99_ms,
         measured.ceiling.rate(),
         100.0 * measured.ratio(),
         microseconds(measured.node),
@@ -96,7 +97,7 @@ pub fn json(report: &Report) -> Value {
 
 fn round(measured: &Measured) -> Value {
     json!({
-        "wrk": answered(&measured.answered), "ratio": measured.ratio(), "memory": measured.memory.json(),
+        "wrk": answered(&measured.answered), "paced": answered(&measured.paced), "ratio": measured.ratio(), "memory": measured.memory.json(),
         "node_us": microseconds(measured.node), "database_us": microseconds(measured.database),
         "pgbench": measured.ceiling.transacted.iter().map(transacted).collect::<Vec<_>>(),
         "pgbench_database_us": microseconds(measured.ceiling.database), "pgbench_script": measured.ceiling.script,

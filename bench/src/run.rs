@@ -33,6 +33,8 @@ pub struct Line {
 #[derive(Debug, Clone)]
 pub struct Measured {
     pub answered: Answered,
+    /// At four fifths of that rate.
+    pub paced: Answered,
     /// Processor time for each request.
     pub node: Duration,
     pub database: Duration,
@@ -186,11 +188,13 @@ fn measure(
     let before = times();
     let answered = load::wrk(subject, case, options.seconds)?;
     let after = times();
+    let paced = load::paced(subject, case, options.seconds, answered.rate * 0.8)?;
     Ok(Measured {
         node: per(after.0.saturating_sub(before.0), answered.requests),
         database: per(after.1.saturating_sub(before.1), answered.requests),
         memory: GroupMemory::of(&subject.node)?,
         answered,
+        paced,
         ceiling: ceiling.clone(),
     })
 }

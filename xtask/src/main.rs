@@ -15,6 +15,7 @@ cargo xtask <command>
   tidy     checks the arrows between the rooms, module comments and forbidden names
   bench    `bench rest`: the data API beside pgbench, as ratios (bench/README.md); --only NAME, --seconds N, --rounds N,
            --quick, --json FILE, and --binary PATH for a build that is there already
+           `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";
 
