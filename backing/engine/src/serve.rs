@@ -108,6 +108,8 @@ fn open(options: &Options) -> Result<Oliphaunt, Error> {
         .startup_guc("max_connections", "5")
         .startup_guc("max_worker_processes", "0")
         .startup_guc("max_parallel_workers", "0")
+        // A small database beside an application, not the machine's main purpose.
+        .startup_guc("effective_cache_size", "128MB")
         .startup_guc("max_wal_senders", "0")
         .startup_guc("max_replication_slots", "0")
         .startup_guc("wal_buffers", "512kB")

@@ -10,7 +10,7 @@ const HEADERS: &str = "authorization, apikey, content-type, accept, accept-profi
     range-unit, x-client-info, x-supabase-api-version, x-retry-count, x-region, x-upsert, x-metadata, traceparent, \
     tracestate, baggage";
 const EXPOSED: &str = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
-    Transfer-Encoding, Range-Unit, Preference-Applied, Retry-After";
+    Transfer-Encoding, Range-Unit, Preference-Applied, Retry-After, Idempotency-Replayed";
 
 pub fn is_preflight<T>(request: &Request<T>) -> bool {
     let headers = request.headers();

@@ -7,7 +7,15 @@ use std::time::Duration;
 use ntier_tests::{Who, World, on_both, until};
 use serde_json::json;
 
-on_both!(malformed_requests, malformed_queries, deep_and_long_queries, large_bodies, large_answers, injection);
+on_both!(
+    malformed_requests,
+    malformed_queries,
+    deep_and_long_queries,
+    costly_queries,
+    large_bodies,
+    large_answers,
+    injection
+);
 
 /// Sends bytes as they are; gives what comes back until the other side closes.
 fn raw(world: &World, bytes: &[u8]) -> String {
@@ -133,6 +141,25 @@ fn malformed_queries(world: &mut World) {
     ] {
         let answer = world.ask(&Who::Anon, "GET /films?select=id").header(name, value).send();
         assert!((200..500).contains(&answer.status), "{name}: {value}: {} {}", answer.status, answer.text());
+    }
+    serves(world);
+}
+
+fn costly_queries(world: &mut World) {
+    for (path, things) in [
+        (format!("/films?select={}id{}", "directors(films(".repeat(6), "))".repeat(6)), "levels of embedding"),
+        (
+            format!("/films?select={}", (0..51).map(|n| format!("a{n}:actors(id)")).collect::<Vec<_>>().join(",")),
+            "embedded relations",
+        ),
+        (format!("/films?{}", vec!["id=eq.1"; 201].join("&")), "filters"),
+        (format!("/films?id=in.({})", vec!["1"; 5001].join(",")), "values in lists"),
+    ] {
+        let answer = world.get(&path);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "NTIER108"), "{}", answer.text());
+        assert_eq!(answer.json()["message"], json!(format!("The request has too many {things}")));
+        let change = world.ask(&Who::user(1), &format!("DELETE {path}")).send();
+        assert_eq!(change.code(), "NTIER108", "{}", change.text());
     }
     serves(world);
 }
