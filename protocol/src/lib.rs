@@ -1,3 +1,4 @@
 //! What is said on the wire: parse, render, error codes. No IO, no async, no database.
 
+pub mod auth;
 pub mod rest;

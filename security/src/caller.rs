@@ -98,6 +98,22 @@ impl Doorkeeper {
         }
     }
 
+    /// Whether the application that asks may: it has shown a key of ours, or none is needed. Nothing is said of users.
+    pub fn admit(&self, credentials: Credentials<'_>, now: UnixTime) -> Result<(), Refusal> {
+        let opaque = credentials.authorization.and_then(bearer).filter(|bearer| is_opaque(bearer));
+        match credentials.apikey.or(opaque) {
+            Some(key) => self.by_key(key, credentials, now).map(drop),
+            None if self.require_key => Err(Refusal::NoKey),
+            None => Ok(()),
+        }
+    }
+
+    /// Whoever the bearer token alone says.
+    pub fn holder(&self, credentials: Credentials<'_>, now: UnixTime) -> Result<Caller, Refusal> {
+        let token = credentials.authorization.and_then(bearer).filter(|token| !token.is_empty());
+        self.by_key(token.ok_or(Refusal::NoKey)?, credentials, now)
+    }
+
     fn by_key(&self, key: &str, credentials: Credentials<'_>, now: UnixTime) -> Result<Caller, Refusal> {
         if !is_opaque(key) {
             let caller = self.by_token(key, now)?;

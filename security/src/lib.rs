@@ -6,6 +6,9 @@
 pub mod bearer;
 pub mod caller;
 pub mod keys;
+pub mod network;
+pub mod password;
+pub mod refresh;
 mod role_path;
 mod secret;
 pub mod token;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ntier_auth::Auth;
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
@@ -161,9 +162,17 @@ fn node(
 ) -> Result<Node, keys::Error> {
     let limits =
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
+    let doorkeeper = Arc::new(Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?);
+    let auth = settings.auth.clone().map(|auth| {
+        let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
+        let auth = ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), ..auth };
+        Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone())
+    });
     let backend = Backend {
         rest,
-        doorkeeper: Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?,
+        auth,
+        doorkeeper,
+        trusted: settings.trusted_proxy.clone(),
         jwks: keys.jwks()?.to_string(),
         files: settings.public.clone(),
         pages: match settings.mode {

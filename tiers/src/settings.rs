@@ -18,7 +18,7 @@ use ntier_security::Secret;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use load::{Loaded, Root, Sources, load};
-pub use value::Network;
+pub use ntier_security::network::Network;
 
 use crate::fault::{Fault, Place};
 
@@ -50,6 +50,8 @@ pub struct Settings {
     /// Tokens that name audiences have to name this one.
     pub jwt_audience: Option<String>,
     pub api: Api,
+    /// `None` where sign-in is switched off.
+    pub auth: Option<ntier_auth::Settings>,
     pub log: Log,
 }
 
@@ -95,6 +97,7 @@ impl Settings {
                 timeout: Duration::from_mins(1),
                 max_body: 10 << 20,
             },
+            auth: Some(ntier_auth::Settings::default()),
             log: Log::Faults,
         }
     }

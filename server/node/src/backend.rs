@@ -1,21 +1,29 @@
 //! Everything that Supabase's clients ask for, under the paths where they look for it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ntier_auth::Auth;
 use ntier_rest::{Identified, Rest};
 use ntier_security::caller::Doorkeeper;
+use ntier_security::network::{self, Network};
 
+use crate::listen::Peer;
 use crate::{admin, cors, files, identify, json, not_found};
 
 /// What a whole backend is made of.
 #[derive(Debug)]
 pub struct Backend {
     pub rest: Arc<Rest>,
-    pub doorkeeper: Doorkeeper,
+    /// `None` where sign-in is switched off.
+    pub auth: Option<Auth>,
+    pub doorkeeper: Arc<Doorkeeper>,
+    /// Proxies that say whose request it is.
+    pub trusted: Vec<Network>,
     /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
     pub jwks: String,
     /// A folder to serve at `/`, for `ntier dev`.
@@ -47,6 +55,12 @@ impl Backend {
             let rest = rest.to_owned();
             return self.data(request, &rest).await;
         }
+        if let (Some(auth), Some(rest)) = (&self.auth, behind(path, "/auth/v1"))
+            && !matches!(rest, "/health" | "/.well-known/jwks.json")
+        {
+            let rest = rest.to_owned();
+            return self.sign_in(auth, request, &rest).await;
+        }
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             "/health" | "/auth/v1/health" if get => json(StatusCode::OK, r#"{"name":"ntier","status":"ok"}"#.into()),
@@ -59,6 +73,17 @@ impl Backend {
                 (None, None) => not_found(),
             },
         }
+    }
+
+    async fn sign_in(&self, auth: &Auth, request: Request<Bytes>, path: &str) -> Response<Bytes> {
+        if let Err(refusal) = identify::admit(&self.doorkeeper, request.headers()) {
+            return identify::refuse(&refusal);
+        }
+        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.0);
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
+        let address = network::client(peer, &forwarded, &self.trusted);
+        auth.answer(path, address, request).await
     }
 
     /// The data API.

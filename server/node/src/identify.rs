@@ -6,21 +6,33 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use ntier_security::UnixTime;
 use ntier_security::caller::{Caller, Credentials, Doorkeeper, Refusal};
 use serde_json::json;
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
 
 pub fn caller(doorkeeper: &Doorkeeper, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    doorkeeper.identify(credentials(headers), now())
+}
+
+/// Whether the application may ask, whoever is signed in.
+pub fn admit(doorkeeper: &Doorkeeper, headers: &HeaderMap) -> Result<(), Refusal> {
+    doorkeeper.admit(credentials(headers), now())
+}
+
+fn credentials(headers: &HeaderMap) -> Credentials<'_> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let credentials = Credentials {
+    Credentials {
         apikey: text(APIKEY),
         authorization: text(header::AUTHORIZATION),
         user_agent: text(header::USER_AGENT),
-    };
+    }
+}
+
+fn now() -> UnixTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    doorkeeper.identify(credentials, now)
+    i64::try_from(now).unwrap_or(UnixTime::MAX)
 }
 
 pub fn refuse(refusal: &Refusal) -> Response<Bytes> {

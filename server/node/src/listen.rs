@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -134,14 +134,14 @@ async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bo
         };
         let (node, stop) = (node.clone(), stop.clone());
         match accepted {
-            Ok(Accepted::Tcp(stream)) => tokio::spawn(async move {
+            Ok(Accepted::Tcp(stream, peer)) => tokio::spawn(async move {
                 // Answers are whole when they are written; waiting for more would only delay them.
                 let _ = stream.set_nodelay(true);
-                connection(node, stream, stop).await;
+                connection(node, stream, Peer(peer), stop).await;
                 drop(place);
             }),
             Ok(Accepted::Unix(stream)) => tokio::spawn(async move {
-                connection(node, stream, stop).await;
+                connection(node, stream, Peer(Ipv4Addr::LOCALHOST.into()), stop).await;
                 drop(place);
             }),
             // Out of file descriptors, or the client left already: neither may end the server, nor spin it.
@@ -164,7 +164,7 @@ enum Accepting {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, IpAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -178,20 +178,28 @@ impl Accepting {
 
     async fn accept(&self) -> io::Result<Accepted> {
         Ok(match self {
-            Self::Tcp(listener) => Accepted::Tcp(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Accepted::Tcp(stream, peer.ip())
+            }
             Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
         })
     }
 }
 
-async fn connection<S>(node: Arc<Node>, stream: S, mut stop: watch::Receiver<bool>)
+/// Who is at the other end of a connection; on a unix socket somebody of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub IpAddr);
+
+async fn connection<S>(node: Arc<Node>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (stream, boundary) = Encoded::new(stream);
     let handler = {
         let node = node.clone();
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
             let (node, boundary) = (node.clone(), boundary.clone());
             async move {
                 let response = handle(&node, request).await;

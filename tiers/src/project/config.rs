@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ntier_security::password::Letters;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::known;
@@ -16,6 +17,7 @@ use crate::fault::{Fault, Place};
 pub struct Config {
     pub project_id: Option<String>,
     pub api: Api,
+    pub auth: Auth,
     pub migrations_enabled: bool,
     pub seed_enabled: bool,
     /// Relative to the folder `supabase`; `*` stands for any part of a name.
@@ -32,11 +34,32 @@ pub struct Api {
     pub auto_expose_new_tables: Option<bool>,
 }
 
+/// Sign-in, likewise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Auth {
+    pub enabled: Option<bool>,
+    pub external_url: Option<String>,
+    pub jwt_expiry: Option<i64>,
+    pub enable_signup: Option<bool>,
+    pub enable_anonymous_sign_ins: Option<bool>,
+    pub minimum_password_length: Option<usize>,
+    pub password_requirements: Option<Letters>,
+    /// Seconds.
+    pub refresh_token_reuse_interval: Option<i64>,
+    pub timebox: Option<i64>,
+    pub inactivity_timeout: Option<i64>,
+    pub email: Option<bool>,
+    pub email_confirmations: Option<bool>,
+    pub phone: Option<bool>,
+    pub phone_confirmations: Option<bool>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             project_id: None,
             api: Api::default(),
+            auth: Auth::default(),
             migrations_enabled: true,
             seed_enabled: true,
             seed_paths: vec!["./seed.sql".into()],
@@ -139,6 +162,26 @@ type Set = fn(&mut Config, &Value) -> Result<(), String>;
 /// The keys that have an effect.
 #[expect(clippy::unit_arg, reason = "a row of the table reads best on one line")]
 const SUPPORTED: &[(&str, Set)] = &[
+    ("auth.enabled", |config, value| Ok(config.auth.enabled = Some(boolean(value)?))),
+    ("auth.external_url", |config, value| Ok(config.auth.external_url = Some(string(value)?))),
+    ("auth.jwt_expiry", |config, value| Ok(config.auth.jwt_expiry = Some(number(value, 1, 604_800)?))),
+    ("auth.enable_signup", |config, value| Ok(config.auth.enable_signup = Some(boolean(value)?))),
+    ("auth.enable_anonymous_sign_ins", |config, value| {
+        Ok(config.auth.enable_anonymous_sign_ins = Some(boolean(value)?))
+    }),
+    ("auth.minimum_password_length", |config, value| {
+        Ok(config.auth.minimum_password_length = Some(number(value, 6, 72)?))
+    }),
+    ("auth.password_requirements", |config, value| Ok(config.auth.password_requirements = Some(letters(value)?))),
+    ("auth.refresh_token_reuse_interval", |config, value| {
+        Ok(config.auth.refresh_token_reuse_interval = Some(number(value, 0, 3600)?))
+    }),
+    ("auth.sessions.timebox", |config, value| Ok(config.auth.timebox = Some(seconds(value)?))),
+    ("auth.sessions.inactivity_timeout", |config, value| Ok(config.auth.inactivity_timeout = Some(seconds(value)?))),
+    ("auth.email.enable_signup", |config, value| Ok(config.auth.email = Some(boolean(value)?))),
+    ("auth.email.enable_confirmations", |config, value| Ok(config.auth.email_confirmations = Some(boolean(value)?))),
+    ("auth.sms.enable_signup", |config, value| Ok(config.auth.phone = Some(boolean(value)?))),
+    ("auth.sms.enable_confirmations", |config, value| Ok(config.auth.phone_confirmations = Some(boolean(value)?))),
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
     ("api.port", |config, value| Ok(config.api.port = Some(number(value, 1, u16::MAX.into())?))),
     ("api.schemas", |config, value| Ok(config.api.schemas = Some(strings(value)?))),
@@ -181,6 +224,31 @@ fn number<T: TryFrom<i64>>(value: &Value, least: i64, most: i64) -> Result<T, St
         if most == i64::MAX { format!("a number from {least}") } else { format!("a number from {least} to {most}") };
     let number = value.as_integer().filter(|number| (least..=most).contains(number));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| expected(&wanted, value))
+}
+
+/// A duration such as `24h`, in seconds.
+fn seconds(value: &Value) -> Result<i64, String> {
+    let wrong = || expected("a duration such as \"24h\"", value);
+    let seconds = value.as_str().and_then(ntier_auth::duration).ok_or_else(wrong)?;
+    #[expect(clippy::cast_possible_truncation, reason = "a fraction of a second does not count")]
+    let seconds = seconds as i64;
+    if seconds >= 0 { Ok(seconds) } else { Err(wrong()) }
+}
+
+/// As the Supabase CLI names them; nothing is anything.
+fn letters(value: &Value) -> Result<Letters, String> {
+    Ok(match value.as_str() {
+        Some("") => Letters::Any,
+        Some("letters_digits") => Letters::LettersDigits,
+        Some("lower_upper_letters_digits") => Letters::LowerUpperLettersDigits,
+        Some("lower_upper_letters_digits_symbols") => Letters::LowerUpperLettersDigitsSymbols,
+        _ => {
+            return Err(expected(
+                "one of letters_digits, lower_upper_letters_digits, lower_upper_letters_digits_symbols",
+                value,
+            ));
+        }
+    })
 }
 
 fn strings(value: &Value) -> Result<Vec<String>, String> {

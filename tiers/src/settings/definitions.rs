@@ -263,6 +263,60 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "auth.enable_signup",
+        kind: Boolean,
+        default: "true",
+        doc: "Whether people may sign up by themselves",
+        set: |settings, text| {
+            let value = value::boolean(text)?;
+            with_auth(settings, |auth| auth.signup = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.enable_anonymous_sign_ins",
+        kind: Boolean,
+        default: "false",
+        doc: "Whether people may sign in without saying who they are",
+        set: |settings, text| {
+            let value = value::boolean(text)?;
+            with_auth(settings, |auth| auth.anonymous = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.minimum_password_length",
+        kind: Value("COUNT"),
+        default: "8",
+        doc: "Characters of a password, at least; from 6",
+        set: |settings, text| {
+            let value = value::count(text, 6)?;
+            with_auth(settings, |auth| auth.password.shortest = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.jwt_expiry",
+        kind: Value("TIME"),
+        default: "3600s",
+        doc: "How long an access token lives",
+        set: |settings, text| {
+            let value = value::seconds(text)?;
+            with_auth(settings, |auth| auth.token_life = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.external_url",
+        kind: Value("URL"),
+        default: "http:// and the address of listen",
+        doc: "Where clients reach this node; tokens name it as their issuer",
+        set: |settings, text| {
+            with_auth(settings, |auth| text.clone_into(&mut auth.url));
+            Ok(())
+        },
+    },
+    Definition {
         name: "database.connections",
         kind: Value("COUNT"),
         default: "twice the processors, at least 4",
@@ -293,6 +347,13 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
 ];
+
+/// Where sign-in is switched off there is nothing to set.
+fn with_auth(settings: &mut Settings, set: impl FnOnce(&mut ntier_auth::Settings)) {
+    if let Some(auth) = &mut settings.auth {
+        set(auth);
+    }
+}
 
 /// The page `docs/reference/settings.md`.
 #[cfg(test)]

@@ -6,6 +6,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use super::{Definition, Kind, Mode, Settings};
 use crate::fault::{Fault, Place};
+use crate::project::config::Auth;
 use crate::project::statements::line_of;
 use crate::project::{Config, Project};
 
@@ -90,7 +91,30 @@ impl Loader {
         settings.api.extra_search_path =
             api.extra_search_path.unwrap_or(std::mem::take(&mut settings.api.extra_search_path));
         settings.api.max_rows = api.max_rows.or(settings.api.max_rows);
+        self.sign_in(&config.auth);
+        let settings = &mut self.settings;
         settings.api.auto_expose_new_tables = api.auto_expose_new_tables.unwrap_or(settings.api.auto_expose_new_tables);
+    }
+
+    /// Likewise of sign-in.
+    fn sign_in(&mut self, said: &Auth) {
+        if said.enabled == Some(false) {
+            self.settings.auth = None;
+        }
+        let Some(auth) = &mut self.settings.auth else { return };
+        auth.url = said.external_url.clone().unwrap_or(std::mem::take(&mut auth.url));
+        auth.token_life = said.jwt_expiry.unwrap_or(auth.token_life);
+        auth.signup = said.enable_signup.unwrap_or(auth.signup);
+        auth.anonymous = said.enable_anonymous_sign_ins.unwrap_or(auth.anonymous);
+        auth.password.shortest = said.minimum_password_length.unwrap_or(auth.password.shortest);
+        auth.password.letters = said.password_requirements.unwrap_or(auth.password.letters);
+        auth.refresh.reuse_interval = said.refresh_token_reuse_interval.unwrap_or(auth.refresh.reuse_interval);
+        auth.refresh.timebox = said.timebox.or(auth.refresh.timebox);
+        auth.refresh.inactivity = said.inactivity_timeout.or(auth.refresh.inactivity);
+        auth.email = said.email.unwrap_or(auth.email);
+        auth.email_autoconfirm = said.email_confirmations.map_or(auth.email_autoconfirm, |needed| !needed);
+        auth.phone = said.phone.unwrap_or(auth.phone);
+        auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
     }
 
     fn file(&mut self, path: &Path) {

@@ -1,0 +1,95 @@
+//! Networks, and whose address a request has when proxies stand in front.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// An address, or a range of them in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    pub fn contains(&self, other: IpAddr) -> bool {
+        let other = other.to_canonical();
+        let (one, other, width) = match (self.address, other) {
+            (IpAddr::V4(one), IpAddr::V4(other)) => (u128::from(one.to_bits()), u128::from(other.to_bits()), 32),
+            (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits(), other.to_bits(), 128),
+            _ => return false,
+        };
+        let host = u32::from(width - self.prefix);
+        one.checked_shr(host).unwrap_or(0) == other.checked_shr(host).unwrap_or(0)
+    }
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.trim().parse().map_err(drop)?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(width), |prefix| prefix.trim().parse().map_err(drop))?;
+        if prefix > width { Err(()) } else { Ok(Self { address, prefix }) }
+    }
+}
+
+/// The client's address: the peer's, unless that is a proxy we trust. Then `X-Forwarded-For` is read from the right, where each proxy has
+/// added whom it saw, up to the first that is not trusted. What stands left of it anybody may have written.
+pub fn client(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut client = peer.to_canonical();
+    for hop in forwarded.iter().rev().flat_map(|line| line.rsplit(',')) {
+        if !is_trusted(client) {
+            return client;
+        }
+        let hop = hop.trim().trim_start_matches('[').trim_end_matches(']');
+        match hop.parse::<IpAddr>() {
+            Ok(address) => client = address.to_canonical(),
+            // A proxy that writes nonsense is asked no further.
+            Err(_) => return client,
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_hold_addresses() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.200.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("0.0.0.0/0", "203.0.113.1", true),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "10.0.0.1", false),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
+        }
+        assert!("10.0.0.0/33".parse::<Network>().is_err() && "here".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn security_a5_only_trusted_proxies_say_whose_address_it_is() {
+        let trusted: Vec<Network> = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap()).to_vec();
+        for (peer, forwarded, expected) in [
+            ("203.0.113.9", vec!["1.2.3.4"], "203.0.113.9"),
+            ("10.0.0.1", vec!["198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
+            ("10.0.0.1", vec!["6.6.6.6", "198.51.100.7"], "198.51.100.7"),
+            ("::ffff:10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", vec!["198.51.100.7, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", vec![], "10.0.0.1"),
+        ] {
+            let found = client(peer.parse().unwrap(), &forwarded, &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Why a request is not done.
+
+use ntier_backing::database;
+use ntier_protocol::auth::error as wire;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The caller's fault, in the words of the dialect.
+    #[error(transparent)]
+    Refused(#[from] wire::Error),
+    #[error("the database refused: {0}")]
+    Database(#[from] database::Error),
+    /// What was decided upon has changed meanwhile; nothing was done.
+    #[error("{0} has changed meanwhile")]
+    Changed(String),
+    #[error("the database's answer is incomplete")]
+    Incomplete,
+    #[error("a password could not be hashed")]
+    Hashing,
+    #[error("a token could not be signed")]
+    Signing,
+}
+
+impl Error {
+    /// A refusal by `ntier.expect` is told apart.
+    pub fn of(error: database::Error) -> Self {
+        match error {
+            database::Error::Refused(refusal) if refusal.code == "NT001" => Self::Changed(refusal.message),
+            other => Self::Database(other),
+        }
+    }
+}

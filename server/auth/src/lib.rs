@@ -1,0 +1,96 @@
+//! Users and sessions under `/auth/v1`, as GoTrue has them.
+//!
+//! Each flow gathers facts in one read, decides, and applies in one batch that is done whole or not at all; a batch that
+//! depends on what was read says so (`ntier.expect`), and the flow begins again where it has changed. Not here: keys of applications (the
+//! node has looked at them), and what a user may see (row level security).
+
+mod admin;
+mod error;
+mod hashing;
+mod issue;
+mod logout;
+mod respond;
+mod settings;
+mod signup;
+mod store;
+mod token;
+mod user;
+mod visitor;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use ntier_backing::database::Database;
+use ntier_protocol::auth::error::{Code, Error as Refused, Version};
+use ntier_security::UnixTime;
+use ntier_security::caller::Doorkeeper;
+use ntier_security::keys::Keys;
+use ntier_security::refresh::Sealer;
+
+pub use ntier_protocol::auth::request::duration;
+pub use settings::Settings;
+
+use error::Error;
+use hashing::Hashing;
+use visitor::Visitor;
+
+/// The service.
+#[derive(Debug)]
+pub struct Auth {
+    database: Database,
+    settings: Settings,
+    doorkeeper: Arc<Doorkeeper>,
+    keys: Keys,
+    sealer: Sealer,
+    hashing: Hashing,
+}
+
+/// How often a flow begins again where facts change under it.
+const ATTEMPTS: usize = 5;
+
+impl Auth {
+    pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys) -> Self {
+        let sealer = Sealer::new(keys.jwt_secret.expose());
+        Self { database, settings, doorkeeper, keys, sealer, hashing: Hashing::new() }
+    }
+
+    /// Answers a request. `path` is what follows `/auth/v1`; `address` is the client's.
+    pub async fn answer(&self, path: &str, address: IpAddr, request: Request<Bytes>) -> Response<Bytes> {
+        let version = request.headers().get("x-supabase-api-version").and_then(|value| value.to_str().ok());
+        let version = Version::of(version);
+        let visitor = Visitor::new(&request, address);
+        match self.route(path, &visitor, &request).await {
+            Ok(response) => response,
+            Err(error) => respond::error(&error, version),
+        }
+    }
+
+    async fn route(&self, path: &str, visitor: &Visitor, request: &Request<Bytes>) -> Result<Response<Bytes>, Error> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let body = request.body();
+        match (request.method(), parts.as_slice()) {
+            (&Method::GET, ["settings"]) => Ok(respond::settings(&self.settings)),
+            (&Method::POST, ["signup"]) => self.sign_up(visitor, body).await,
+            (&Method::POST, ["token"]) => self.token(visitor, body).await,
+            (&Method::POST, ["logout"]) => self.log_out(visitor).await,
+            (&Method::GET, ["user"]) => self.user(visitor).await,
+            (&Method::PUT, ["user"]) => self.update_user(visitor, body).await,
+            (method, ["admin", rest @ ..]) => {
+                self.require_admin(visitor)?;
+                self.admin(method, rest, visitor, body).await
+            }
+            (&Method::POST, ["sso"]) => {
+                Err(Refused::new(404, Code::SamlProviderDisabled, "SAML 2.0 is disabled").into())
+            }
+            _ => Ok(respond::not_found()),
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,215 @@
+//! `POST /signup`: by e-mail or phone with a password, or as nobody in particular.
+
+use bytes::Bytes;
+use http::Response;
+use ntier_backing::database::{self, Statement};
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use ntier_protocol::auth::request::{self, SignUp};
+use ntier_security::password;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::Auth;
+use crate::error::Error;
+use crate::issue::Beginning;
+use crate::respond;
+use crate::store::{self, Actor, By, sql};
+use crate::visitor::Visitor;
+
+/// What a new user is made of.
+#[derive(Debug, Default)]
+pub struct NewUser<'a> {
+    pub id: String,
+    pub aud: &'a str,
+    pub role: &'a str,
+    pub email: Option<&'a str>,
+    pub phone: Option<&'a str>,
+    /// The hash.
+    pub password: Option<&'a str>,
+    pub app_metadata: Value,
+    pub user_metadata: Map<String, Value>,
+    pub is_anonymous: bool,
+    pub email_confirmed: bool,
+    pub phone_confirmed: bool,
+}
+
+impl NewUser<'_> {
+    /// The user, and an identity for each way in which it can be found.
+    pub fn statements(&self) -> Vec<Statement> {
+        let (app, user) = (self.app_metadata.to_string(), Value::Object(self.user_metadata.clone()).to_string());
+        let flag = |is_so: bool| Some(if is_so { "true" } else { "false" });
+        let mut all = vec![sql(
+            "insert into auth.users (instance_id, id, aud, role, email, phone, encrypted_password, raw_app_meta_data, raw_user_meta_data, \
+             is_anonymous, email_confirmed_at, phone_confirmed_at, confirmation_token, recovery_token, email_change_token_new, email_change, \
+             created_at, updated_at) \
+             values ('00000000-0000-0000-0000-000000000000', $1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb, $9, \
+             case when $10::boolean then now() end, case when $11::boolean then now() end, '', '', '', '', now(), now())",
+            &[
+                Some(&self.id),
+                Some(self.aud),
+                Some(self.role),
+                self.email,
+                self.phone,
+                Some(self.password.unwrap_or_default()),
+                Some(&app),
+                Some(&user),
+                flag(self.is_anonymous),
+                flag(self.email_confirmed),
+                flag(self.phone_confirmed),
+            ],
+        )];
+        for (provider, value) in [("email", self.email), ("phone", self.phone)] {
+            let Some(value) = value else { continue };
+            let data = json!({ "sub": self.id, provider: value, "email_verified": false, "phone_verified": false });
+            all.push(identity(&self.id, provider, &data));
+        }
+        all
+    }
+}
+
+/// A new way in which a user signs in.
+pub fn identity(user: &str, provider: &str, data: &Value) -> Statement {
+    sql(
+        "insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at) \
+         values ($1::text, ($1::text)::uuid, $2::jsonb, $3, now(), now(), now())",
+        &[Some(user), Some(&data.to_string()), Some(provider)],
+    )
+}
+
+impl Auth {
+    pub(crate) async fn sign_up(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        let asked: SignUp = request::read(body)?;
+        if asked.email.is_empty() && asked.phone.is_empty() && asked.password.is_empty() {
+            return self.sign_up_anonymously(visitor, asked).await;
+        }
+        if !self.settings.signup {
+            return Err(Refused::new(422, Code::SignupDisabled, "Signups not allowed for this instance").into());
+        }
+        if asked.password.is_empty() {
+            return Err(Refused::invalid("Signup requires a valid password").into());
+        }
+        self.check_password(&asked.password)?;
+        let (provider, address) = match (asked.email.as_str(), asked.phone.as_str()) {
+            ("", "") => {
+                return Err(Refused::invalid(match (self.settings.email, self.settings.phone) {
+                    (true, true) => "Sign up only available with email or phone provider",
+                    (true, false) => "Sign up only available with email provider",
+                    (false, true) => "Sign up only available with phone provider",
+                    (false, false) => "Sign up with this provider not possible",
+                })
+                .into());
+            }
+            (email, "") => ("email", self.email(email)?),
+            ("", phone) => ("phone", self.phone(phone)?),
+            _ => {
+                let message = "Only an email address or phone number should be provided on signup.";
+                return Err(Refused::invalid(message).into());
+            }
+        };
+        let by_email = provider == "email";
+        let confirmed = if by_email { self.settings.email_autoconfirm } else { self.settings.phone_autoconfirm };
+        if !confirmed {
+            let message = "Confirmation messages cannot be sent yet: take new addresses as confirmed (enable_confirmations = false)";
+            return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+        }
+        let exists = || Refused::new(422, Code::UserAlreadyExists, "User already registered");
+        // Hashed also where there is such a user already, so that the time does not tell.
+        let hash = self.hashing.hash(&asked.password).await?;
+        let by = if by_email { By::Email(&address) } else { By::Phone(&address) };
+        if let Some(account) = store::find(&self.database, by).await? {
+            let traits = json!({ "provider": provider });
+            let actor = Actor::user(&account.user);
+            let audit = store::audit("user_repeated_signup", "user", &actor, &visitor.address, &traits);
+            store::write(&self.database, vec![audit]).await?;
+            return Err(exists().into());
+        }
+        let mut user_metadata = asked.data.unwrap_or_default();
+        if by_email {
+            user_metadata.insert("email_verified".into(), true.into());
+        }
+        let id = Uuid::new_v4().to_string();
+        let user = NewUser {
+            id: id.clone(),
+            aud: store::AUDIENCE,
+            role: "authenticated",
+            email: by_email.then_some(&address),
+            phone: (!by_email).then_some(&address),
+            password: Some(&hash),
+            app_metadata: json!({ "provider": provider, "providers": [provider] }),
+            user_metadata,
+            is_anonymous: false,
+            email_confirmed: by_email,
+            phone_confirmed: !by_email,
+        };
+        let actor = Actor { id: &id, name: &address };
+        let traits = json!({ "provider": provider });
+        let new = Beginning::new("password");
+        let mut all = user.statements();
+        all.push(store::audit("user_signedup", "team", &actor, &visitor.address, &traits));
+        all.push(store::audit("login", "account", &actor, &visitor.address, &traits));
+        all.extend(new.statements(&id, visitor));
+        match store::write(&self.database, all).await {
+            Ok(answer) => Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?)),
+            // Somebody else was a moment faster.
+            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => Err(exists().into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn sign_up_anonymously(&self, visitor: &Visitor, asked: SignUp) -> Result<Response<Bytes>, Error> {
+        if !self.settings.anonymous {
+            let message = "Anonymous sign-ins are disabled";
+            return Err(Refused::new(422, Code::AnonymousProviderDisabled, message).into());
+        }
+        if !self.settings.signup {
+            return Err(Refused::new(422, Code::SignupDisabled, "Signups not allowed for this instance").into());
+        }
+        let id = Uuid::new_v4().to_string();
+        let user = NewUser {
+            id: id.clone(),
+            aud: store::AUDIENCE,
+            role: "authenticated",
+            app_metadata: json!({}),
+            user_metadata: asked.data.unwrap_or_default(),
+            is_anonymous: true,
+            ..NewUser::default()
+        };
+        let new = Beginning::new("anonymous");
+        let mut all = user.statements();
+        all.extend(new.statements(&id, visitor));
+        let answer = store::write(&self.database, all).await?;
+        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?))
+    }
+
+    /// The address as it is kept.
+    pub(crate) fn email(&self, text: &str) -> Result<String, Error> {
+        if !self.settings.email {
+            return Err(Refused::new(400, Code::EmailProviderDisabled, "Email signups are disabled").into());
+        }
+        let invalid = || Refused::invalid("Unable to validate email address: invalid format").into();
+        request::email(text).ok_or_else(invalid)
+    }
+
+    /// The number as it is kept.
+    pub(crate) fn phone(&self, text: &str) -> Result<String, Error> {
+        if !self.settings.phone {
+            return Err(Refused::new(400, Code::PhoneProviderDisabled, "Phone signups are disabled").into());
+        }
+        phone(text)
+    }
+
+    pub(crate) fn check_password(&self, password: &str) -> Result<(), Error> {
+        password::check(password, self.settings.password).map_err(|fault| match fault {
+            password::Fault::TooLong => {
+                let longest = password::LONGEST;
+                Refused::invalid(format!("Password cannot be longer than {longest} characters")).into()
+            }
+            password::Fault::Weak { message, reasons } => Refused::weak(message, reasons).into(),
+        })
+    }
+}
+
+pub fn phone(text: &str) -> Result<String, Error> {
+    let invalid = || Refused::invalid("Invalid phone number format (E.164 required)").into();
+    request::phone(text).ok_or_else(invalid)
+}

@@ -1,0 +1,156 @@
+//! `POST /token`: sign-in by password, and refreshes.
+
+use bytes::Bytes;
+use http::Response;
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use ntier_protocol::auth::request::{self, PasswordGrant, RefreshGrant};
+use ntier_protocol::auth::user::Session;
+use ntier_security::password::{self, Verdict};
+use ntier_security::refresh::{self, Decision, Facts, Refusal};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::issue::Beginning;
+use crate::store::{self, Actor, By, Found, sql};
+use crate::visitor::Visitor;
+use crate::{ATTEMPTS, Auth, now, respond};
+
+impl Auth {
+    pub(crate) async fn token(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        match visitor.parameter("grant_type") {
+            Some("password") => self.by_password(visitor, &request::read(body)?).await,
+            Some("refresh_token") => {
+                let grant: RefreshGrant = request::read(body)?;
+                Ok(respond::json(200, &self.refresh(visitor, &grant.refresh_token).await?))
+            }
+            Some("web3") => Err(Refused::new(422, Code::Web3ProviderDisabled, "Web3 provider is disabled").into()),
+            _ => Err(Refused::new(400, Code::InvalidCredentials, "unsupported_grant_type").into()),
+        }
+    }
+
+    async fn by_password(&self, visitor: &Visitor, asked: &PasswordGrant) -> Result<Response<Bytes>, Error> {
+        let phone = asked.phone.trim_start_matches('+').replace(' ', "");
+        let email = asked.email.to_lowercase();
+        let (provider, by) = match (asked.email.is_empty(), asked.phone.is_empty()) {
+            (false, false) => {
+                let message = "Only an email address or phone number should be provided on login.";
+                return Err(Refused::invalid(message).into());
+            }
+            (true, true) => return Err(Refused::invalid("missing email or phone").into()),
+            (false, true) if !self.settings.email => {
+                return Err(Refused::new(422, Code::EmailProviderDisabled, "Email logins are disabled").into());
+            }
+            (true, false) if !self.settings.phone => {
+                return Err(Refused::new(422, Code::PhoneProviderDisabled, "Phone logins are disabled").into());
+            }
+            (false, true) => ("email", By::Email(&email)),
+            (true, false) => ("phone", By::Phone(&phone)),
+        };
+        let account = store::find(&self.database, by).await?;
+        // Also where there is nobody: the time must not tell who has an account.
+        let hash = account.as_ref().and_then(|account| account.password.as_deref());
+        let verdict = self.hashing.verify(&asked.password, hash).await?;
+        let wrong = || Error::from(Refused::new(400, Code::InvalidCredentials, "Invalid login credentials"));
+        let account = account.filter(|_| verdict != Verdict::Wrong).ok_or_else(wrong)?;
+        if account.is_banned {
+            return Err(Refused::new(400, Code::UserBanned, "User is banned").into());
+        }
+        if provider == "email" && account.user.email_confirmed_at.is_none() {
+            return Err(Refused::new(400, Code::EmailNotConfirmed, "Email not confirmed").into());
+        }
+        if provider == "phone" && account.user.phone_confirmed_at.is_none() {
+            return Err(Refused::new(400, Code::PhoneNotConfirmed, "Phone not confirmed").into());
+        }
+        let new = Beginning::new("password");
+        let (id, actor) = (&account.user.id, Actor::user(&account.user));
+        let mut all = Vec::new();
+        // What was decided upon: the password that was compared is still the user's.
+        all.push(sql(
+            "select ntier.expect(exists (select from auth.users where id = $1 and encrypted_password = $2), 'the password')",
+            &[Some(id), account.password.as_deref()],
+        ));
+        if verdict == Verdict::RightAndOld {
+            let hash = self.hashing.hash(&asked.password).await?;
+            all.push(sql("update auth.users set encrypted_password = $2 where id = $1", &[Some(id), Some(&hash)]));
+        }
+        all.push(store::audit("login", "account", &actor, &visitor.address, &json!({ "provider": provider })));
+        all.extend(new.statements(id, visitor));
+        let answer = match store::write(&self.database, all).await {
+            Err(Error::Changed(_)) => return Err(wrong()),
+            answer => answer?,
+        };
+        let weak = match password::check(&asked.password, self.settings.password) {
+            Err(password::Fault::Weak { message, reasons }) => Some(json!({ "message": message, "reasons": reasons })),
+            _ => None,
+        };
+        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, weak)?))
+    }
+
+    async fn refresh(&self, visitor: &Visitor, token: &str) -> Result<Session, Error> {
+        if token.is_empty() {
+            return Err(Refused::invalid("refresh_token required").into());
+        }
+        let unknown = || {
+            let message = "Invalid Refresh Token: Refresh Token Not Found";
+            Error::from(Refused::new(400, Code::RefreshTokenNotFound, message))
+        };
+        let token = self.sealer.open(token).ok_or_else(unknown)?;
+        let id = Uuid::from_bytes(token.session);
+        for _ in 0..ATTEMPTS {
+            let found = store::session(&self.database, &id.to_string()).await?.ok_or_else(unknown)?;
+            let facts = Facts {
+                counter: found.counter,
+                created_at: found.created_at,
+                refreshed_at: found.refreshed_at,
+                not_after: found.not_after,
+                user_is_banned: found.account.is_banned,
+            };
+            let counter = match refresh::decide(token.counter, &facts, &self.settings.refresh, now()) {
+                Decision::Repeat => found.counter,
+                Decision::Rotate => match self.rotate(&id, &found, visitor).await {
+                    // Another request with the same token was a moment faster.
+                    Err(Error::Changed(_)) => continue,
+                    rotated => rotated?,
+                },
+                Decision::Revoke => {
+                    let actor = Actor::user(&found.account.user);
+                    let audit = store::audit("token_revoked", "token", &actor, &visitor.address, &Value::Null);
+                    let end = sql("delete from auth.sessions where id = $1", &[Some(&id.to_string())]);
+                    store::write(&self.database, vec![end, audit]).await?;
+                    let message = "Invalid Refresh Token: Already Used";
+                    return Err(Refused::new(400, Code::RefreshTokenAlreadyUsed, message).into());
+                }
+                Decision::Refuse(refusal) => return Err(refused(refusal).into()),
+            };
+            return self.session(&id, counter, found.account.user, &found.ways);
+        }
+        let message = "Too many concurrent token refresh requests on the same session or refresh token";
+        Err(Refused::new(409, Code::OverRequestRateLimit, message).into())
+    }
+
+    /// The next number counts; fails where it is not the next any more.
+    async fn rotate(&self, id: &Uuid, found: &Found, visitor: &Visitor) -> Result<i64, Error> {
+        let (id, before, next) = (id.to_string(), found.counter.to_string(), found.counter + 1);
+        let update = sql(
+            "with changed as (update auth.sessions set refresh_token_counter = $3, refreshed_at = now() at time zone 'UTC', \
+             updated_at = now(), user_agent = $4, ip = $5::inet where id = $1 and coalesce(refresh_token_counter, 0) = $2 returning 1) \
+             select ntier.expect(exists (select from changed), 'the session')",
+            &[Some(&id), Some(&before), Some(&next.to_string()), visitor.user_agent.as_deref(), Some(&visitor.address)],
+        );
+        let actor = Actor::user(&found.account.user);
+        let audit = store::audit("token_refreshed", "token", &actor, &visitor.address, &Value::Null);
+        store::write(&self.database, vec![update, audit]).await?;
+        Ok(next)
+    }
+}
+
+fn refused(refusal: Refusal) -> Refused {
+    let (code, message) = match refusal {
+        Refusal::Banned => (Code::UserBanned, "Invalid Refresh Token: User Banned"),
+        Refusal::Expired => (Code::SessionExpired, "Invalid Refresh Token: Session Expired"),
+        Refusal::Inactive => (Code::SessionExpired, "Invalid Refresh Token: Session Expired (Inactivity)"),
+        Refusal::NotOurs => (Code::ValidationFailed, "Invalid Refresh Token: Not Issued By This Server"),
+    };
+    Refused::new(400, code, message)
+}

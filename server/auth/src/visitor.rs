@@ -1,0 +1,128 @@
+//! What a request says of whoever sends it.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::Request;
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use ntier_security::caller::{Caller, Credentials, Refusal};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::store;
+use crate::{Auth, now};
+
+/// Roles that may do everything.
+const ADMINS: [&str; 2] = ["service_role", "supabase_admin"];
+
+#[derive(Debug)]
+pub struct Visitor {
+    pub address: String,
+    pub user_agent: Option<String>,
+    authorization: Option<String>,
+    query: Vec<(String, String)>,
+}
+
+impl Visitor {
+    pub fn new(request: &Request<Bytes>, address: IpAddr) -> Self {
+        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let query = request.uri().query().unwrap_or_default();
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
+        };
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        };
+        Self {
+            address: address.to_string(),
+            user_agent: header("user-agent"),
+            authorization: header("authorization"),
+            query: query.split('&').filter(|text| !text.is_empty()).map(pair).collect(),
+        }
+    }
+
+    /// A parameter of the query; `None` where it is not there or empty.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Auth {
+    /// Whoever the bearer token says.
+    fn bearer(&self, visitor: &Visitor) -> Result<Caller, Error> {
+        let credentials = Credentials {
+            apikey: None,
+            authorization: visitor.authorization.as_deref(),
+            user_agent: visitor.user_agent.as_deref(),
+        };
+        self.doorkeeper.holder(credentials, now()).map_err(|refusal| match refusal {
+            Refusal::NoKey => {
+                Refused::new(401, Code::NoAuthorization, "This endpoint requires a valid Bearer token").into()
+            }
+            refusal => {
+                let message = format!("invalid JWT: unable to parse or verify signature, {refusal}");
+                Refused::new(403, Code::BadJwt, message).into()
+            }
+        })
+    }
+
+    pub(crate) fn require_admin(&self, visitor: &Visitor) -> Result<(), Error> {
+        let caller = self.bearer(visitor)?;
+        if ADMINS.contains(&caller.role.as_str()) {
+            return Ok(());
+        }
+        Err(Refused::new(403, Code::NotAdmin, "User not allowed").into())
+    }
+
+    /// The user who is signed in, with the session.
+    pub(crate) async fn signed_in(&self, visitor: &Visitor) -> Result<SignedIn, Error> {
+        let caller = self.bearer(visitor)?;
+        let claims: Value = serde_json::from_str(&caller.claims).unwrap_or_default();
+        let bad = |message: &str| Error::from(Refused::new(403, Code::BadJwt, message));
+        let subject = claims["sub"].as_str().filter(|subject| !subject.is_empty());
+        let subject = subject.ok_or_else(|| bad("invalid claim: missing sub claim"))?;
+        let subject = uuid::Uuid::try_parse(subject)
+            .map_err(|_| Refused::new(400, Code::BadJwt, "invalid claim: sub claim must be a UUID"))?;
+        let session = match claims["session_id"].as_str().filter(|id| !id.is_empty()) {
+            Some(id) => {
+                Some(uuid::Uuid::try_parse(id).map_err(|_| bad("invalid claim: session_id claim must be a UUID"))?)
+            }
+            None => None,
+        };
+        let gone = || Refused::new(403, Code::UserNotFound, "User from sub claim in JWT does not exist");
+        let (account, session) = if let Some(id) = session {
+            let id = id.to_string();
+            match store::session(&self.database, &id).await? {
+                Some(found) if found.account.user.id == subject.to_string() => (found.account, Some(SessionOf { id })),
+                _ => {
+                    // A user that is gone is the better reason.
+                    store::find(&self.database, store::By::Id(&subject.to_string())).await?.ok_or_else(gone)?;
+                    let message = "Session from session_id claim in JWT does not exist";
+                    return Err(Refused::new(403, Code::SessionNotFound, message).into());
+                }
+            }
+        } else {
+            let found = store::find(&self.database, store::By::Id(&subject.to_string())).await?;
+            (found.ok_or_else(gone)?, None)
+        };
+        if account.is_banned {
+            return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
+        }
+        Ok(SignedIn { account, session })
+    }
+}
+
+/// A user who is signed in.
+#[derive(Debug)]
+pub struct SignedIn {
+    pub account: store::Account,
+    /// `None` where the token names none: somebody else has signed it.
+    pub session: Option<SessionOf>,
+}
+
+#[derive(Debug)]
+pub struct SessionOf {
+    pub id: String,
+}
