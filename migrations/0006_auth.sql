@@ -172,3 +172,32 @@ language sql stable as $$
         'email', i.email) order by i.created_at, i.provider), '[]')
       from auth.identities i where i.user_id = u.id))
 $$;
+
+-- How often somebody has asked lately, for all nodes together: buckets that fill up with time. Lost in a crash, which only forgives.
+create unlogged table if not exists ntier.rate_limits (
+  -- What is limited, and for whom.
+  key text not null primary key,
+  tokens float8 not null,
+  -- A second.
+  refill float8 not null,
+  is_allowed boolean not null,
+  seen_at timestamptz not null
+);
+create index if not exists rate_limits_seen_at on ntier.rate_limits (seen_at);
+
+-- Takes one from each of these buckets, whose size and refill a second are given; false where one of them was empty.
+create or replace function ntier.take(keys text[], sizes float8[], refills float8[]) returns boolean
+language sql as $$
+  with asked as (
+    select * from unnest(keys, sizes, refills) as asked (key, size, refill) order by key
+  ), taken as (
+    insert into ntier.rate_limits as bucket (key, tokens, refill, is_allowed, seen_at)
+    select key, size - 1, refill, true, now() from asked
+    on conflict (key) do update set
+      tokens = greatest(0, least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill) - 1),
+      is_allowed = least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill) >= 1,
+      seen_at = now()
+    returning is_allowed
+  )
+  select coalesce(bool_and(is_allowed), true) from taken
+$$;

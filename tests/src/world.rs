@@ -134,6 +134,21 @@ impl World {
         }
     }
 
+    /// Likewise of sign-in: `POST /signup`, with the publishable key and this bearer token, if any.
+    pub fn auth(&self, bearer: Option<&str>, line: &str) -> Ask<'_> {
+        let mut ask = self.ask(&Who::Anon, line);
+        ask.url = ask.url.replacen("/rest/v1", "/auth/v1", 1);
+        match bearer {
+            Some(token) => ask.header("authorization", &format!("Bearer {token}")),
+            None => ask,
+        }
+    }
+
+    /// A row of the data API as whoever has this token.
+    pub fn ask_as(&self, token: &str, line: &str) -> Ask<'_> {
+        self.ask(&Who::Anon, line).header("authorization", &format!("Bearer {token}"))
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         self.ask(&Who::Anon, &format!("GET {path}")).send()
     }

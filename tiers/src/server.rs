@@ -269,8 +269,13 @@ pub(crate) struct Bound {
 async fn sweep(database: Database) {
     const PAUSE: Duration = Duration::from_hours(1);
     loop {
-        let text = "delete from ntier.idempotency_keys where created_at < now() - interval '1 day'";
-        let statements = vec![Statement { text: text.into(), parameters: Vec::new() }];
+        let statements = [
+            "delete from ntier.idempotency_keys where created_at < now() - interval '1 day'",
+            "delete from ntier.rate_limits where seen_at < now() - interval '2 hours'",
+            "delete from auth.sessions where not_after < now() - interval '1 day'",
+        ];
+        let statement = |text: &str| Statement { text: text.into(), parameters: Vec::new() };
+        let statements = statements.map(statement).to_vec();
         // What fails now is done an hour later.
         let _ = database.run(Batch { statements, ..Batch::default() }).await;
         tokio::time::sleep(PAUSE).await;

@@ -8,9 +8,26 @@ use super::error::{Code, Error};
 
 /// Reads a body; an empty one is an empty object.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let bad = |cause: &str| Error::new(400, Code::BadJson, format!("Could not parse request body as JSON: {cause}"));
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|cause| Error::new(400, Code::BadJson, format!("Could not parse request body as JSON: {cause}")))
+    let value: Value = serde_json::from_slice(body).map_err(|cause| bad(&cause.to_string()))?;
+    if !value.is_object() {
+        return Err(bad("it is no object"));
+    }
+    if has_nul(&value) {
+        return Err(bad("it has the character U+0000"));
+    }
+    serde_json::from_value(value).map_err(|cause| bad(&cause.to_string()))
+}
+
+/// PostgreSQL has no text with that character.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// `POST /signup`.
@@ -203,7 +220,9 @@ mod tests {
         let body: SignUp = read(br#"{"email": null, "data": null, "unknown": 1}"#).unwrap();
         assert_eq!((body.email.as_str(), body.data), ("", None));
         assert_eq!(read::<SignUp>(b"").unwrap().password, "");
-        assert_eq!(read::<SignUp>(b"[").unwrap_err().code, Code::BadJson);
+        for body in [&b"["[..], b"[]", b"7", b"{\"email\": \"\\u0000\"}"] {
+            assert_eq!(read::<SignUp>(body).unwrap_err().code, Code::BadJson);
+        }
         assert_eq!(read::<SignUp>(br#"{"email": 1}"#).unwrap_err().status, 400);
     }
 }

@@ -8,6 +8,7 @@ mod admin;
 mod error;
 mod hashing;
 mod issue;
+mod limits;
 mod logout;
 mod respond;
 mod settings;

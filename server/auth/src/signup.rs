@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::Auth;
 use crate::error::Error;
 use crate::issue::Beginning;
+use crate::limits::Limit;
 use crate::respond;
 use crate::store::{self, Actor, By, sql};
 use crate::visitor::Visitor;
@@ -88,7 +89,6 @@ impl Auth {
         if asked.password.is_empty() {
             return Err(Refused::invalid("Signup requires a valid password").into());
         }
-        self.check_password(&asked.password)?;
         let (provider, address) = match (asked.email.as_str(), asked.phone.as_str()) {
             ("", "") => {
                 return Err(Refused::invalid(match (self.settings.email, self.settings.phone) {
@@ -106,6 +106,8 @@ impl Auth {
                 return Err(Refused::invalid(message).into());
             }
         };
+        self.check_password(&asked.password)?;
+        self.limit(Limit::SignUp, visitor, None).await?;
         let by_email = provider == "email";
         let confirmed = if by_email { self.settings.email_autoconfirm } else { self.settings.phone_autoconfirm };
         if !confirmed {
@@ -164,6 +166,7 @@ impl Auth {
         if !self.settings.signup {
             return Err(Refused::new(422, Code::SignupDisabled, "Signups not allowed for this instance").into());
         }
+        self.limit(Limit::Anonymous, visitor, None).await?;
         let id = Uuid::new_v4().to_string();
         let user = NewUser {
             id: id.clone(),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::issue::Beginning;
+use crate::limits::Limit;
 use crate::store::{self, Actor, By, Found, sql};
 use crate::visitor::Visitor;
 use crate::{ATTEMPTS, Auth, now, respond};
@@ -47,11 +48,16 @@ impl Auth {
             (false, true) => ("email", By::Email(&email)),
             (true, false) => ("phone", By::Phone(&phone)),
         };
+        let wrong = || Error::from(Refused::new(400, Code::InvalidCredentials, "Invalid login credentials"));
+        let name = if provider == "email" { &email } else { &phone };
+        if name.len() > 255 {
+            return Err(wrong());
+        }
+        self.limit(Limit::Token, visitor, Some(name)).await?;
         let account = store::find(&self.database, by).await?;
         // Also where there is nobody: the time must not tell who has an account.
         let hash = account.as_ref().and_then(|account| account.password.as_deref());
         let verdict = self.hashing.verify(&asked.password, hash).await?;
-        let wrong = || Error::from(Refused::new(400, Code::InvalidCredentials, "Invalid login credentials"));
         let account = account.filter(|_| verdict != Verdict::Wrong).ok_or_else(wrong)?;
         if account.is_banned {
             return Err(Refused::new(400, Code::UserBanned, "User is banned").into());
@@ -95,6 +101,7 @@ impl Auth {
             let message = "Invalid Refresh Token: Refresh Token Not Found";
             Error::from(Refused::new(400, Code::RefreshTokenNotFound, message))
         };
+        self.limit(Limit::Token, visitor, None).await?;
         let token = self.sealer.open(token).ok_or_else(unknown)?;
         let id = Uuid::from_bytes(token.session);
         for _ in 0..ATTEMPTS {

@@ -9,6 +9,7 @@ use ntier_security::password::Verdict;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::limits::Limit;
 use crate::signup;
 use crate::store::{self, Account, Actor, By, sql};
 use crate::visitor::{SignedIn, Visitor};
@@ -24,6 +25,7 @@ impl Auth {
 
     pub(crate) async fn update_user(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
         let asked: UserUpdate = request::read(body)?;
+        self.limit(Limit::User, visitor, None).await?;
         let mut attempt = 0;
         loop {
             attempt += 1;

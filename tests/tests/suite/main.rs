@@ -1,5 +1,6 @@
 //! The suites: what users rely on, over HTTP, on the embedded database and on a PostgreSQL server.
 
+mod auth;
 mod beyond;
 mod commands;
 mod examples;

@@ -146,7 +146,7 @@ impl Reader<'_> {
     fn note(&mut self, path: &[&str], at: usize) {
         let part = if path.len() > 1 { path[0] } else { path[path.len() - 1] };
         let name = if SUPPORTED.iter().any(|(key, _)| key.split('.').next() == Some(part)) {
-            path.join(".")
+            path[..path.len().min(2)].join(".")
         } else {
             format!("[{part}]")
         };
@@ -310,7 +310,7 @@ mod tests {
                 "error: config.toml:3: api.schemas: expected a list of strings, found [1]",
                 "warning: config.toml:4: unknown key api.max_row; did you mean max_rows?",
                 "warning: config.toml:7: unknown key auht; did you mean auth?",
-                "note: config.toml:10: [auth] has no effect yet",
+                "note: config.toml:10: auth.site_url has no effect yet",
             ]
         );
     }

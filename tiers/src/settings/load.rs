@@ -101,6 +101,10 @@ impl Loader {
         if said.enabled == Some(false) {
             self.settings.auth = None;
         }
+        if said.email_confirmations == Some(true) || said.phone_confirmations == Some(true) {
+            let message = "messages that confirm an address cannot be sent yet; sign-ups that need one will be refused";
+            self.faults.push(Fault::warning(Place::Together, message));
+        }
         let Some(auth) = &mut self.settings.auth else { return };
         auth.url = said.external_url.clone().unwrap_or(std::mem::take(&mut auth.url));
         auth.token_life = said.jwt_expiry.unwrap_or(auth.token_life);

@@ -134,3 +134,19 @@ create table archive.films (id int primary key, title text not null);
 insert into archive.films values (1, 'Roundhay Garden Scene');
 grant select on archive.films to anon, authenticated, service_role;
 grant insert on archive.films to service_role;
+
+-- As Supabase's documentation has it: a row of the project's own for each user, made by a trigger.
+create table profiles (
+  id uuid primary key references auth.users on delete cascade,
+  nickname text
+);
+alter table profiles enable row level security;
+create policy "one's own profile" on profiles to authenticated using (id = (select auth.uid()));
+grant select, update on profiles to authenticated;
+create function new_profile() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  insert into public.profiles (id, nickname) values (new.id, new.raw_user_meta_data ->> 'nickname');
+  return new;
+end
+$$;
+create trigger on_auth_user_created after insert on auth.users for each row execute function new_profile();

@@ -1,0 +1,125 @@
+//! How often somebody may ask: buckets in PostgreSQL, so that all nodes know of each other's requests.
+//!
+//! Source of the numbers: GoTrue, `internal/conf/configuration.go`: 30 at once, and so many in five minutes.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use ntier_backing::database::{Batch, Session};
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use serde_json::json;
+
+use crate::Auth;
+use crate::error::Error;
+use crate::store::sql;
+use crate::visitor::Visitor;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    SignUp,
+    Anonymous,
+    Token,
+    User,
+}
+
+/// So many may come at once.
+const BURST: f64 = 30.0;
+const FIVE_MINUTES: f64 = 300.0;
+const HOUR: f64 = 3600.0;
+/// A client on this very machine may ask that much more often: a test, a script, or a proxy that was not declared, behind which
+/// there are many. Accounts are protected all the same.
+const LOCAL: f64 = 100.0;
+
+impl Limit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SignUp => "signup",
+            Self::Anonymous => "anonymous",
+            Self::Token => "token",
+            Self::User => "user",
+        }
+    }
+
+    /// A second.
+    fn refill(self) -> f64 {
+        match self {
+            Self::Token => 150.0 / FIVE_MINUTES,
+            Self::SignUp | Self::User => 30.0 / FIVE_MINUTES,
+            Self::Anonymous => 30.0 / HOUR,
+        }
+    }
+}
+
+/// A bucket: its name, how much it holds, and how fast it fills.
+type Bucket = (String, f64, f64);
+
+/// The buckets from which a request takes.
+fn buckets(limit: Limit, address: &str, account: Option<&str>) -> Vec<Bucket> {
+    let is_local = address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let more = if is_local { LOCAL } else { 1.0 };
+    let mut all = vec![(format!("{}|{}", limit.name(), network(address)), BURST * more, limit.refill() * more)];
+    // However many addresses ask: nobody guesses one user's password for long.
+    all.extend(account.map(|account| (format!("account|{account}"), BURST, 30.0 / FIVE_MINUTES)));
+    all
+}
+
+/// Whoever has an IPv6 network has all its addresses: /64 counts as one.
+fn network(address: &str) -> Cow<'_, str> {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Cow::Owned(format!("{a:x}:{b:x}:{c:x}:{d:x}::/64"))
+        }
+        _ => Cow::Borrowed(address),
+    }
+}
+
+impl Auth {
+    /// Counts the request, and refuses it where there were too many.
+    pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
+        let buckets = buckets(limit, &visitor.address, account);
+        let list = |values: Vec<serde_json::Value>| json!(values).to_string();
+        let keys = list(buckets.iter().map(|(key, ..)| json!(key)).collect());
+        let sizes = list(buckets.iter().map(|(_, size, _)| json!(size)).collect());
+        let refills = list(buckets.iter().map(|(.., refill)| json!(refill)).collect());
+        let statement = sql(
+            "select ntier.take(array(select jsonb_array_elements_text($1::jsonb)), \
+             array(select jsonb_array_elements($2::jsonb)::float8), array(select jsonb_array_elements($3::jsonb)::float8))",
+            &[Some(&keys), Some(&sizes), Some(&refills)],
+        );
+        // Nobody waits for the disk for this.
+        let settings = vec![("synchronous_commit".into(), "off".to_owned())];
+        let session = Some(Session { settings, isolation: None });
+        let batch = Batch { session, statements: vec![statement], ..Batch::default() };
+        let answer = self.database.run(batch).await.map_err(Error::of)?;
+        let taken = answer.results.first().and_then(|result| result.rows.first()?.text(0).map(|text| text == "t"));
+        let refused = || Refused::new(429, Code::OverRequestRateLimit, "Request rate limit reached").into();
+        if taken.ok_or(Error::Incomplete)? { Ok(()) } else { Err(refused()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_a6_buckets_are_gotrues() {
+        let of = |limit, address: &str| buckets(limit, address, None).remove(0);
+        for (limit, refill) in
+            [(Limit::Token, 0.5), (Limit::SignUp, 0.1), (Limit::User, 0.1), (Limit::Anonymous, 30.0 / 3600.0)]
+        {
+            let (key, size, found) = of(limit, "203.0.113.7");
+            assert_eq!((key.as_str(), size), (format!("{}|203.0.113.7", limit.name()).as_str(), 30.0));
+            assert!((found - refill).abs() < 1e-9, "{limit:?}");
+        }
+        assert!(of(Limit::Token, "127.0.0.1").1 > 1000.0);
+        assert_eq!(of(Limit::Token, "2001:db8::1:2:3:4").0, "token|2001:db8:0:0::/64");
+    }
+
+    #[test]
+    fn security_a7_an_account_has_a_bucket_of_its_own() {
+        let all = buckets(Limit::Token, "::1", Some("ada@example.com"));
+        assert_eq!(all[1], ("account|ada@example.com".to_owned(), 30.0, 0.1));
+    }
+}

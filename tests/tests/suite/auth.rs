@@ -1,0 +1,473 @@
+//! Sign-in: users, sessions, refreshes, and the admin's users (the checklist's A and T rows).
+
+use ntier_tests::{Answer, Backend, Who, World, on_both};
+use serde_json::{Value, json};
+
+on_both!(
+    a_user_signs_up_and_sees_rows_of_its_own,
+    sign_in_is_refused_with_reasons,
+    errors_have_the_form_that_was_asked_for,
+    a_user_changes_what_is_its_own,
+    an_anonymous_user_becomes_a_permanent_one,
+    phones,
+    admins,
+    settings,
+    hostile_bodies,
+    security_a1_a2_weak_passwords_are_refused,
+    security_a3_sign_ins_do_not_starve_others,
+    security_t1_claims,
+    security_t2_a_refresh_token_is_no_access_token,
+    security_t3_refresh_tokens,
+    security_t3_parallel_refreshes_give_one_token,
+    security_t4_signing_out,
+    security_t4_the_banned_and_the_deleted_are_out,
+);
+
+const PASSWORD: &str = "correct horse battery";
+
+fn post(world: &World, path: &str, body: &Value) -> Answer {
+    world.auth(None, &format!("POST {path}")).json(body).send()
+}
+
+/// A new user's session.
+fn sign_up(world: &World, email: &str) -> Value {
+    let answer = post(world, "/signup", &json!({ "email": email, "password": PASSWORD }));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn sign_in(world: &World, email: &str, password: &str) -> Answer {
+    post(world, "/token?grant_type=password", &json!({ "email": email, "password": password }))
+}
+
+fn refresh(world: &World, token: &str) -> Answer {
+    post(world, "/token?grant_type=refresh_token", &json!({ "refresh_token": token }))
+}
+
+fn user(world: &World, session: &Value) -> Answer {
+    world.auth(Some(text(session, "access_token")), "GET /user").send()
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("{name}: {value}"))
+}
+
+/// As whoever has the secret key.
+fn admin(world: &World, line: &str, body: Option<&Value>) -> Answer {
+    let key = world.key("service_role_key").to_owned();
+    let ask = world.auth(Some(&key), line);
+    match body {
+        Some(body) => ask.json(body).send(),
+        None => ask.send(),
+    }
+}
+
+fn refused(answer: &Answer) -> (u16, String) {
+    (answer.status, answer.json()["error_code"].as_str().unwrap_or_default().to_owned())
+}
+
+fn a_user_signs_up_and_sees_rows_of_its_own(world: &mut World) {
+    let body = json!({ "email": "Ada@Example.com", "password": PASSWORD, "data": { "nickname": "ada" } });
+    let answer = post(world, "/signup", &body);
+    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")), "{}", answer.text());
+    let ada = answer.json();
+    assert_eq!((text(&ada, "token_type"), &ada["expires_in"]), ("bearer", &json!(3600)));
+    let who = &ada["user"];
+    assert_eq!(
+        (text(who, "email"), text(who, "role"), text(who, "aud")),
+        ("ada@example.com", "authenticated", "authenticated")
+    );
+    assert_eq!(who["app_metadata"], json!({ "provider": "email", "providers": ["email"] }));
+    assert_eq!(who["user_metadata"], json!({ "nickname": "ada", "email_verified": true }));
+    assert_eq!(who["identities"][0]["identity_data"]["email"], "ada@example.com");
+    assert!(text(who, "email_confirmed_at").ends_with('Z') && who["is_anonymous"] == false, "{who}");
+    let bob = sign_up(world, "bob@example.com");
+    let (ada, bob) = (text(&ada, "access_token"), text(&bob, "access_token"));
+    let written = world.ask_as(ada, "POST /notes").json(&json!({ "body": "Ada's" })).send();
+    assert_eq!(written.status, 201, "{}", written.text());
+    let notes = |token: &str| world.ask_as(token, "GET /notes?select=body,owner").send().json();
+    assert_eq!(notes(ada), json!([{ "body": "Ada's", "owner": who["id"] }]));
+    assert_eq!(notes(bob), json!([]));
+    let profile = world.ask_as(ada, "GET /profiles?select=nickname").send();
+    assert_eq!(profile.json(), json!([{ "nickname": "ada" }]), "the project's trigger has made it");
+    let again = sign_in(world, "ADA@example.com", PASSWORD);
+    assert_eq!((again.status, &again.json()["user"]["id"]), (200, &who["id"]));
+}
+
+fn sign_in_is_refused_with_reasons(world: &mut World) {
+    sign_up(world, "ada@example.com");
+    let admins = json!({ "email": "new@example.com", "password": PASSWORD });
+    assert_eq!(admin(world, "POST /admin/users", Some(&admins)).status, 200);
+    for (body, status, code) in [
+        (json!({ "email": "ada@example.com", "password": "wrong" }), 400, "invalid_credentials"),
+        (json!({ "email": "nobody@example.com", "password": PASSWORD }), 400, "invalid_credentials"),
+        (json!({ "email": "new@example.com", "password": PASSWORD }), 400, "email_not_confirmed"),
+        (json!({ "email": "x".repeat(300), "password": PASSWORD }), 400, "invalid_credentials"),
+        (json!({ "email": "a@b.c", "phone": "1", "password": "x" }), 400, "validation_failed"),
+        (json!({ "password": "x" }), 400, "validation_failed"),
+        (json!({}), 400, "validation_failed"),
+    ] {
+        let answer = post(world, "/token?grant_type=password", &body);
+        assert_eq!(refused(&answer), (status, code.to_owned()), "{body}");
+    }
+    for (body, status, code) in [
+        (json!({ "email": "ada@example.com", "password": PASSWORD }), 422, "user_already_exists"),
+        (json!({ "email": "ADA@example.com", "password": PASSWORD }), 422, "user_already_exists"),
+        (json!({ "email": "new@example.com", "password": PASSWORD }), 422, "user_already_exists"),
+        (json!({ "email": "no address", "password": PASSWORD }), 400, "validation_failed"),
+        (json!({ "email": "eve@example.com" }), 400, "validation_failed"),
+        (json!({ "email": "a@b.c", "phone": "4930123", "password": PASSWORD }), 400, "validation_failed"),
+    ] {
+        assert_eq!(refused(&post(world, "/signup", &body)), (status, code.to_owned()), "{body}");
+    }
+    assert_eq!(refused(&post(world, "/token?grant_type=magic", &json!({}))), (400, "invalid_credentials".into()));
+    let unsigned = world.auth(None, "GET /user").send();
+    assert_eq!(refused(&unsigned), (401, "no_authorization".into()));
+    assert_eq!(refused(&world.auth(Some("a.b.c"), "GET /user").send()), (403, "bad_jwt".into()));
+    let keyless = world.ask(&Who::Nobody, "GET /").send();
+    assert_eq!(keyless.status, 401);
+}
+
+fn errors_have_the_form_that_was_asked_for(world: &mut World) {
+    let ask =
+        || world.auth(None, "POST /token?grant_type=password").json(&json!({ "email": "a@b.c", "password": "x" }));
+    let message = "Invalid login credentials";
+    let old = ask().send();
+    assert_eq!(old.json(), json!({ "code": 400, "error_code": "invalid_credentials", "msg": message }));
+    assert_eq!(old.header("x-sb-error-code"), Some("invalid_credentials"));
+    let new = ask().header("x-supabase-api-version", "2024-01-01").send();
+    assert_eq!(new.json(), json!({ "code": "invalid_credentials", "message": message }));
+    assert_eq!(new.header("x-supabase-api-version"), Some("2024-01-01"));
+    assert_eq!(world.auth(None, "GET /nothing/here").send().status, 404);
+}
+
+fn a_user_changes_what_is_its_own(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let token = text(&ada, "access_token");
+    let put = |body: &Value| world.auth(Some(token), "PUT /user").json(body).send();
+    assert_eq!(put(&json!({ "data": { "a": 1, "b": { "c": [2] } } })).status, 200);
+    let changed = put(&json!({ "data": { "a": null, "d": "ä" } }));
+    assert_eq!(changed.json()["user_metadata"], json!({ "email_verified": true, "b": { "c": [2] }, "d": "ä" }));
+    assert_eq!(refused(&put(&json!({ "app_metadata": { "role": "admin" } }))), (403, "not_admin".into()));
+    assert_eq!(refused(&put(&json!({ "password": PASSWORD }))), (422, "same_password".into()));
+    assert_eq!(refused(&put(&json!({ "password": "123456" }))), (422, "weak_password".into()));
+    sign_up(world, "bob@example.com");
+    assert_eq!(refused(&put(&json!({ "email": "bob@example.com" }))), (422, "email_exists".into()));
+    let elsewhere = sign_in(world, "ada@example.com", PASSWORD).json();
+    assert_eq!(put(&json!({ "password": "another horse battery" })).status, 200);
+    assert_eq!(user(world, &ada).status, 200);
+    assert_eq!(
+        refused(&user(world, &elsewhere)),
+        (403, "session_not_found".into()),
+        "whoever had the old password is out"
+    );
+    assert_eq!(sign_in(world, "ada@example.com", PASSWORD).status, 400);
+    assert_eq!(sign_in(world, "ada@example.com", "another horse battery").status, 200);
+}
+
+fn an_anonymous_user_becomes_a_permanent_one(world: &mut World) {
+    let somebody = post(world, "/signup", &json!({ "data": { "nickname": "x" } })).json();
+    assert_eq!((&somebody["user"]["is_anonymous"], &somebody["user"]["email"]), (&json!(true), &json!("")));
+    let token = text(&somebody, "access_token");
+    assert_eq!(world.ask_as(token, "POST /notes").json(&json!({ "body": "before" })).send().status, 201);
+    let put = |body: &Value| world.auth(Some(token), "PUT /user").json(body).send();
+    assert_eq!(refused(&put(&json!({ "password": PASSWORD }))), (422, "validation_failed".into()));
+    let named = put(&json!({ "email": "eve@example.com", "password": PASSWORD }));
+    assert_eq!(named.status, 200, "{}", named.text());
+    let user = named.json();
+    assert_eq!(
+        (&user["is_anonymous"], text(&user, "email"), &user["id"]),
+        (&json!(false), "eve@example.com", &somebody["user"]["id"])
+    );
+    assert_eq!(user["app_metadata"], json!({ "provider": "email", "providers": ["email"] }));
+    let again = sign_in(world, "eve@example.com", PASSWORD).json();
+    let notes = world.ask_as(text(&again, "access_token"), "GET /notes?select=body").send();
+    assert_eq!(notes.json(), json!([{ "body": "before" }]));
+}
+
+fn phones(world: &mut World) {
+    let signed_up = post(world, "/signup", &json!({ "phone": "+49 30 123456", "password": PASSWORD }));
+    assert_eq!(
+        (signed_up.status, text(&signed_up.json()["user"], "phone")),
+        (200, "4930123456"),
+        "{}",
+        signed_up.text()
+    );
+    let by_phone = json!({ "phone": "+4930123456", "password": PASSWORD });
+    assert_eq!(post(world, "/token?grant_type=password", &by_phone).status, 200);
+    assert_eq!(
+        refused(&post(world, "/signup", &json!({ "phone": "0", "password": PASSWORD }))),
+        (400, "validation_failed".into())
+    );
+}
+
+fn admins(world: &mut World) {
+    let create = |body: &Value| admin(world, "POST /admin/users", Some(body));
+    let made = create(&json!({
+        "email": "Ada@Example.com", "phone": "+4930123456", "password": PASSWORD, "email_confirm": true,
+        "user_metadata": { "a": 1 }, "app_metadata": { "team": "x" }, "id": "11111111-1111-4111-8111-111111111111",
+    }));
+    assert_eq!(made.status, 200, "{}", made.text());
+    let user = made.json();
+    assert_eq!((text(&user, "id"), text(&user, "email")), ("11111111-1111-4111-8111-111111111111", "ada@example.com"));
+    assert_eq!(user["app_metadata"], json!({ "provider": "email", "providers": ["email", "phone"], "team": "x" }));
+    assert_eq!(user["identities"].as_array().unwrap().len(), 2);
+    assert!(user["email_confirmed_at"].is_string() && user["phone_confirmed_at"].is_null(), "{user}");
+    assert_eq!(refused(&create(&json!({ "email": "ada@example.com" }))), (422, "email_exists".into()));
+    assert_eq!(refused(&create(&json!({ "phone": "4930123456" }))), (422, "phone_exists".into()));
+    assert_eq!(refused(&create(&json!({}))), (400, "validation_failed".into()));
+    assert_eq!(refused(&create(&json!({ "email": "b@b.c", "id": "x" }))), (400, "validation_failed".into()));
+    assert_eq!(
+        refused(&create(&json!({ "email": "b@b.c", "ban_duration": "1 year" }))),
+        (400, "validation_failed".into())
+    );
+    let hash = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
+    assert_eq!(create(&json!({ "email": "hash@b.c", "password_hash": hash, "email_confirm": true })).status, 200);
+    assert_eq!(create(&json!({ "email": "hash2@b.c", "password_hash": "md5" })).status, 400);
+
+    let id = text(&user, "id");
+    let one = format!("/admin/users/{id}");
+    let change = |body: &Value| admin(world, &format!("PUT {one}"), Some(body));
+    let changed = change(
+        &json!({ "email": "lovelace@example.com", "app_metadata": { "team": null, "x": 1 }, "role": "authenticated" }),
+    );
+    assert_eq!(text(&changed.json(), "email"), "lovelace@example.com", "{}", changed.text());
+    assert_eq!(changed.json()["app_metadata"]["x"], 1);
+    assert!(changed.json()["app_metadata"].get("team").is_none());
+    assert_eq!(refused(&change(&json!({ "email": "hash@b.c" }))), (422, "email_exists".into()));
+    assert_eq!(sign_in(world, "lovelace@example.com", PASSWORD).status, 200);
+    assert_eq!(admin(world, &format!("GET {one}"), None).json()["email"], "lovelace@example.com");
+    assert_eq!(refused(&admin(world, "GET /admin/users/x", None)), (404, "validation_failed".into()));
+    let nobody = "/admin/users/99999999-9999-4999-8999-999999999999";
+    assert_eq!(refused(&admin(world, &format!("GET {nobody}"), None)), (404, "user_not_found".into()));
+
+    let list = admin(world, "GET /admin/users?page=1&per_page=1", None);
+    assert_eq!((list.json()["users"].as_array().unwrap().len(), list.header("x-total-count")), (1, Some("2")));
+    let links = r#"</admin/users?page=2&per_page=1>; rel="next", </admin/users?page=2&per_page=1>; rel="last""#;
+    assert_eq!(list.header("link"), Some(links));
+
+    // A user is no admin, nor is the publishable key.
+    let session = sign_in(world, "lovelace@example.com", PASSWORD).json();
+    let by_user = world.auth(Some(text(&session, "access_token")), "GET /admin/users").send();
+    assert_eq!(refused(&by_user), (403, "not_admin".into()));
+    let key = world.key("publishable_key").to_owned();
+    assert_eq!(refused(&world.auth(Some(&key), "GET /admin/users").send()), (403, "not_admin".into()));
+    assert_eq!(refused(&world.auth(None, "GET /admin/users").send()), (401, "no_authorization".into()));
+
+    assert_eq!(admin(world, &format!("DELETE {one}"), Some(&json!({ "should_soft_delete": true }))).status, 200);
+    let kept = admin(world, &format!("GET {one}"), None).json();
+    assert!(kept["deleted_at"].is_string() && text(&kept, "email").len() == 64, "{kept}");
+    assert_eq!(sign_in(world, "lovelace@example.com", PASSWORD).status, 400);
+    assert_eq!(admin(world, &format!("DELETE {one}"), None).status, 200);
+    assert_eq!(admin(world, &format!("GET {one}"), None).status, 404);
+}
+
+fn settings(world: &mut World) {
+    let settings = world.auth(None, "GET /settings").send().json();
+    assert_eq!(
+        (&settings["mailer_autoconfirm"], &settings["external"]["anonymous_users"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!((&settings["external"]["email"], &settings["disable_signup"]), (&json!(true), &json!(false)));
+}
+
+fn hostile_bodies(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let token = text(&ada, "access_token");
+    let deep = format!(r#"{{"data": {}1{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+    for (bearer, line, body, status) in [
+        (None, "POST /signup", "{", 400),
+        (None, "POST /signup", "[]", 400),
+        (None, "POST /signup", r#"{"email": 7}"#, 400),
+        (None, "POST /signup", r#"{"email": "a@b.c", "password": {}}"#, 400),
+        (None, "POST /signup", r#"{"email": "a@b.c\u0000", "password": "correct horse"}"#, 400),
+        (None, "POST /token?grant_type=password", r#"{"email": "a@b.c\u0000", "password": "x"}"#, 400),
+        (
+            None,
+            "POST /token?grant_type=password",
+            r#"{"email": "a'; drop table auth.users; --", "password": "x"}"#,
+            400,
+        ),
+        (None, "POST /token?grant_type=refresh_token", r#"{"refresh_token": "'; --"}"#, 400),
+        (Some(token), "PUT /user", deep.as_str(), 400),
+        (Some(token), "PUT /user", r#"{"data": {"a": "\u0000"}}"#, 400),
+        (Some(token), "PUT /user", r#"{"data": []}"#, 400),
+    ] {
+        let answer = world.auth(bearer, line).body("application/json", body.as_bytes().to_vec()).send();
+        let begin: String = body.chars().take(60).collect();
+        assert_eq!(answer.status, status, "{line} {begin}: {}", answer.text());
+    }
+    assert_eq!(user(world, &ada).status, 200);
+}
+
+fn security_a1_a2_weak_passwords_are_refused(world: &mut World) {
+    for (password, reasons) in
+        [("k3J!x", json!(["length"])), ("password", json!(["pwned"])), ("12345", json!(["length"]))]
+    {
+        let answer = post(world, "/signup", &json!({ "email": "ada@example.com", "password": password }));
+        assert_eq!(refused(&answer), (422, "weak_password".into()), "{password}");
+        assert_eq!(answer.json()["weak_password"]["reasons"], reasons, "{password}");
+    }
+    let long = post(world, "/signup", &json!({ "email": "ada@example.com", "password": "x".repeat(73) }));
+    assert_eq!(refused(&long), (400, "validation_failed".into()));
+}
+
+fn security_a3_sign_ins_do_not_starve_others(world: &mut World) {
+    let world = &*world;
+    std::thread::scope(|scope| {
+        let attempts: Vec<_> = (0..40)
+            .map(|number| scope.spawn(move || sign_in(world, &format!("nobody{number}@example.com"), "wrong").status))
+            .collect();
+        // Hashing takes all of them some seconds; whoever needs none is served meanwhile.
+        let mut served = 0;
+        while !attempts.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            assert_eq!(world.get("/films?select=id&id=eq.1").status, 200);
+            served += 1;
+        }
+        assert!(served > 20, "{served}");
+        for attempt in attempts {
+            assert!(matches!(attempt.join().unwrap(), 400 | 429));
+        }
+    });
+}
+
+fn security_t1_claims(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let token = text(&ada, "access_token");
+    let claims = world.ask_as(token, "GET /rpc/who").send().json();
+    let claims = if claims["claims"].is_object() { claims["claims"].clone() } else { claims };
+    for name in ["exp", "iat", "iss", "aud", "sub", "role", "session_id", "aal", "amr"] {
+        assert!(!claims[name].is_null(), "{name}: {claims}");
+    }
+    assert_eq!(
+        (&claims["sub"], &claims["aal"], &claims["amr"][0]["method"]),
+        (&ada["user"]["id"], &json!("aal1"), &json!("password"))
+    );
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 3600);
+    assert!(text(&claims, "iss").ends_with("/auth/v1"));
+}
+
+fn security_t2_a_refresh_token_is_no_access_token(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let answer = world.auth(Some(text(&ada, "refresh_token")), "GET /user").send();
+    assert_eq!(refused(&answer), (403, "bad_jwt".into()));
+    assert_eq!(refused(&refresh(world, text(&ada, "access_token"))), (400, "refresh_token_not_found".into()));
+}
+
+fn security_t3_refresh_tokens(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let first = text(&ada, "refresh_token").to_owned();
+    let rotated = refresh(world, &first);
+    assert_eq!(rotated.status, 200, "{}", rotated.text());
+    let second = text(&rotated.json(), "refresh_token").to_owned();
+    assert_ne!(first, second);
+    // The answer was lost: the parent of the one that counts gives the one that counts.
+    assert_eq!(text(&refresh(world, &first).json(), "refresh_token"), second);
+    let third = text(&refresh(world, &second).json(), "refresh_token").to_owned();
+    // Tabs that wake up together: within ten seconds an older one gives it too.
+    assert_eq!(text(&refresh(world, &first).json(), "refresh_token"), third);
+    // Nothing in the database is a token.
+    let kept = world.sql("select row_to_json(s) from auth.sessions s").to_string();
+    assert!(![first.as_str(), &second, &third].iter().any(|token| kept.contains(*token)), "{kept}");
+    // A thief comes later: the session is over for both.
+    world.sql("update auth.sessions set refreshed_at = refreshed_at - interval '1 minute'");
+    assert_eq!(refused(&refresh(world, &first)), (400, "refresh_token_already_used".into()));
+    assert_eq!(refused(&refresh(world, &third)), (400, "refresh_token_not_found".into()));
+    assert_eq!(refused(&user(world, &ada)), (403, "session_not_found".into()));
+    assert_eq!(refused(&refresh(world, "nonsense")), (400, "refresh_token_not_found".into()));
+    assert_eq!(refused(&refresh(world, "")), (400, "validation_failed".into()));
+}
+
+fn security_t3_parallel_refreshes_give_one_token(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let token = text(&ada, "refresh_token");
+    let other = (world.backend == Backend::Server).then(|| world.another());
+    let (world, other) = (&*world, &other);
+    let given: Vec<String> = std::thread::scope(|scope| {
+        let one = |number: usize| {
+            let mut ask =
+                world.auth(None, "POST /token?grant_type=refresh_token").json(&json!({ "refresh_token": token }));
+            if let Some(other) = other.as_ref().filter(|_| number.is_multiple_of(2)) {
+                ask.move_to(&world.node.url, &other.url);
+            }
+            let answer = ask.send();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            text(&answer.json(), "refresh_token").to_owned()
+        };
+        let threads: Vec<_> = (0..16).map(|number| scope.spawn(move || one(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(given.iter().all(|next| *next == given[0] && next != token), "{given:?}");
+}
+
+fn security_t4_signing_out(world: &mut World) {
+    let one = sign_up(world, "ada@example.com");
+    let session = || sign_in(world, "ada@example.com", PASSWORD).json();
+    let out = |session: &Value, scope: &str| {
+        world.auth(Some(text(session, "access_token")), &format!("POST /logout{scope}")).send()
+    };
+    let is_in = |session: &Value| user(world, session).status == 200;
+    let (two, three) = (session(), session());
+    assert_eq!(out(&two, "?scope=local").status, 204);
+    assert_eq!((is_in(&one), is_in(&two), is_in(&three)), (true, false, true));
+    assert_eq!(out(&three, "?scope=others").status, 204);
+    assert_eq!((is_in(&one), is_in(&three)), (false, true));
+    let four = session();
+    assert_eq!(out(&four, "").status, 204);
+    assert_eq!((is_in(&three), is_in(&four)), (false, false));
+    assert_eq!(refused(&refresh(world, text(&four, "refresh_token"))), (400, "refresh_token_not_found".into()));
+    assert_eq!(refused(&out(&session(), "?scope=everywhere")), (400, "validation_failed".into()));
+}
+
+fn security_t4_the_banned_and_the_deleted_are_out(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let one = format!("/admin/users/{}", text(&ada["user"], "id"));
+    let banned = admin(world, &format!("PUT {one}"), Some(&json!({ "ban_duration": "24h" })));
+    assert!(banned.json()["banned_until"].is_string(), "{}", banned.text());
+    assert_eq!(user(world, &ada).status, 403);
+    assert_eq!(refresh(world, text(&ada, "refresh_token")).status, 400);
+    assert_eq!(refused(&sign_in(world, "ada@example.com", PASSWORD)), (400, "user_banned".into()));
+    assert_eq!(refused(&sign_in(world, "ada@example.com", "wrong")), (400, "invalid_credentials".into()));
+    assert_eq!(admin(world, &format!("PUT {one}"), Some(&json!({ "ban_duration": "none" }))).status, 200);
+    let again = sign_in(world, "ada@example.com", PASSWORD).json();
+    assert_eq!(admin(world, &format!("DELETE {one}"), None).status, 200);
+    assert_eq!(refused(&user(world, &again)), (403, "user_not_found".into()));
+}
+
+/// A client far away, as a proxy names it.
+fn limits(backend: Backend) {
+    let world = World::start_with(backend, &["--trusted-proxy", "127.0.0.1"]);
+    let attempt = |forwarded: &str, email: &str| {
+        let ask = world.auth(None, "POST /token?grant_type=password").header("x-forwarded-for", forwarded);
+        ask.json(&json!({ "email": email, "password": "wrong" })).send().status
+    };
+    let statuses: Vec<u16> = (0..32).map(|number| attempt("203.0.113.7", &format!("a{number}@b.c"))).collect();
+    assert!(statuses[..30].iter().all(|status| *status == 400), "{statuses:?}");
+    // Two more may have been given by the time that passed.
+    assert_eq!(attempts_refused(&|| attempt("6.6.6.6, 203.0.113.7", "x@b.c")), 429, "a forged address does not help");
+    assert_eq!(attempt("203.0.113.8", "x@b.c"), 400, "others are not concerned");
+    // Many addresses, one account.
+    let one = |number: u32| attempt(&format!("198.51.100.{number}"), "victim@b.c");
+    let mut number = 0;
+    let refused = attempts_refused(&|| one(1));
+    assert!(matches!(refused, 429));
+    while number < 10 {
+        number += 1;
+        assert_eq!(one(100 + number), 429, "the account's bucket is empty for all addresses");
+    }
+}
+
+/// The answer once it is a refusal; hashing takes time, in which the bucket fills a little.
+fn attempts_refused(attempt: &dyn Fn() -> u16) -> u16 {
+    (0..60).map(|_| attempt()).find(|status| *status == 429).unwrap_or_default()
+}
+
+#[test]
+fn security_a5_a6_a7_limits_embedded() {
+    limits(Backend::Embedded);
+}
+
+#[test]
+fn security_a5_a6_a7_limits_server() {
+    limits(Backend::Server);
+}
