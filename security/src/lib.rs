@@ -7,6 +7,7 @@ pub mod bearer;
 pub mod caller;
 pub mod keys;
 pub mod network;
+pub mod one_time;
 pub mod password;
 pub mod refresh;
 mod role_path;

@@ -28,6 +28,7 @@ pub struct World {
     /// Of the server's database.
     pub database_url: Option<String>,
     pub agent: ureq::Agent,
+    command: &'static str,
     flags: Vec<String>,
     folder: TempDir,
 }
@@ -43,6 +44,18 @@ impl World {
     /// # Panics
     /// When it cannot be started.
     pub fn start_with(backend: Backend, more: &[&str]) -> Self {
+        Self::start_command("serve", backend, more)
+    }
+
+    /// Likewise of `ntier dev`, which has an inbox.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_dev(backend: Backend, more: &[&str]) -> Self {
+        Self::start_command("dev", backend, more)
+    }
+
+    fn start_command(command: &'static str, backend: Backend, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database_url = match backend {
             Backend::Embedded => {
@@ -51,7 +64,7 @@ impl World {
             }
             Backend::Server => Some(template::clone_server()),
         };
-        Self::on(backend, folder, &directory::project(), database_url, more)
+        Self::on(command, backend, folder, &directory::project(), database_url, more)
     }
 
     /// A world on another project, from nothing.
@@ -60,19 +73,26 @@ impl World {
     /// When it cannot be started.
     pub fn start_project(backend: Backend, project: &Path) -> Self {
         let database_url = (backend == Backend::Server).then(template::empty_server);
-        Self::on(backend, tempfile::tempdir().unwrap(), project, database_url, &[])
+        Self::on("serve", backend, tempfile::tempdir().unwrap(), project, database_url, &[])
     }
 
-    fn on(backend: Backend, folder: TempDir, project: &Path, database_url: Option<String>, more: &[&str]) -> Self {
+    fn on(
+        command: &'static str,
+        backend: Backend,
+        folder: TempDir,
+        project: &Path,
+        database_url: Option<String>,
+        more: &[&str],
+    ) -> Self {
         let data = folder.path().join("data");
         let mut flags = vec!["--project".to_owned(), project.to_string_lossy().into_owned()];
         if let Some(url) = &database_url {
             flags.extend(["--database-url".to_owned(), url.clone()]);
         }
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
-        let node = Node::start("serve", &data, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let node = Node::start(command, &data, &flags.iter().map(String::as_str).collect::<Vec<_>>());
         let keys = node::keys(&data);
-        Self { backend, node, keys, database_url, agent: agent(), flags, folder }
+        Self { backend, node, keys, database_url, agent: agent(), command, flags, folder }
     }
 
     /// Kills the node and starts it again.
@@ -89,7 +109,7 @@ impl World {
     /// # Panics
     /// When it cannot be started.
     pub fn another(&self) -> Node {
-        Node::start("serve", &self.data(), &self.flags.iter().map(String::as_str).collect::<Vec<_>>())
+        Node::start(self.command, &self.data(), &self.flags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     pub fn data(&self) -> PathBuf {

@@ -165,13 +165,17 @@ fn node(
     let doorkeeper = Arc::new(Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?);
     let auth = settings.auth.clone().map(|auth| {
         let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
-        let auth = ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), ..auth };
+        let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
+        let mail = settings.mode == Mode::Dev;
+        let auth =
+            ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone())
     });
     let backend = Backend {
         rest,
         auth,
         doorkeeper,
+        inbox: settings.mode == Mode::Dev,
         trusted: settings.trusted_proxy.clone(),
         jwks: keys.jwks()?.to_string(),
         files: settings.public.clone(),

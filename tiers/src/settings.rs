@@ -97,7 +97,11 @@ impl Settings {
                 timeout: Duration::from_mins(1),
                 max_body: 10 << 20,
             },
-            auth: Some(ntier_auth::Settings::default()),
+            // Whoever tries things out does not wait a minute between two e-mails.
+            auth: Some(ntier_auth::Settings {
+                mail_pause: if mode == Mode::Dev { 1 } else { 60 },
+                ..ntier_auth::Settings::default()
+            }),
             log: Log::Faults,
         }
     }

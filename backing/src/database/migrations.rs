@@ -25,6 +25,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "schema_watch", sql: include_str!("../../../migrations/0004_schema_watch.sql") },
     Migration { version: 5, name: "idempotency", sql: include_str!("../../../migrations/0005_idempotency.sql") },
     Migration { version: 6, name: "auth", sql: include_str!("../../../migrations/0006_auth.sql") },
+    Migration { version: 7, name: "mail", sql: include_str!("../../../migrations/0007_mail.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

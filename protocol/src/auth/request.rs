@@ -112,6 +112,70 @@ pub struct AdminDelete {
     pub should_soft_delete: bool,
 }
 
+/// `POST /verify`; its links have the first two in the query.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Verify {
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    #[serde(deserialize_with = "or_default")]
+    pub token_hash: String,
+    #[serde(deserialize_with = "or_default")]
+    pub token: String,
+    #[serde(deserialize_with = "or_default")]
+    pub email: String,
+    #[serde(deserialize_with = "or_default")]
+    pub phone: String,
+}
+
+/// `POST /otp` and `/magiclink`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Otp {
+    #[serde(deserialize_with = "or_default")]
+    pub email: String,
+    #[serde(deserialize_with = "or_default")]
+    pub phone: String,
+    pub create_user: bool,
+    pub data: Option<Map<String, Value>>,
+}
+
+impl Default for Otp {
+    fn default() -> Self {
+        Self { email: String::new(), phone: String::new(), create_user: true, data: None }
+    }
+}
+
+/// `POST /recover`, `/resend` (which has a type) and `/invite` (which has data).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Mailing {
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    #[serde(deserialize_with = "or_default")]
+    pub email: String,
+    #[serde(deserialize_with = "or_default")]
+    pub phone: String,
+    pub data: Option<Map<String, Value>>,
+}
+
+/// `POST /admin/generate_link`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct GenerateLink {
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    #[serde(deserialize_with = "or_default")]
+    pub email: String,
+    #[serde(deserialize_with = "or_default")]
+    pub new_email: String,
+    #[serde(deserialize_with = "or_default")]
+    pub password: String,
+    #[serde(deserialize_with = "or_default")]
+    pub redirect_to: String,
+    pub data: Option<Map<String, Value>>,
+}
+
 /// Go reads `null` as what a field has by itself.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

@@ -41,6 +41,7 @@ impl Auth {
                 let account = self.account(id).await?;
                 self.delete_user(visitor, &account, request::read(body)?).await
             }
+            (&Method::POST, ["generate_link"]) => self.generate_link(visitor, &request::read(body)?).await,
             _ => Ok(respond::not_found()),
         }
     }

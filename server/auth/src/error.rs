@@ -19,6 +19,8 @@ pub enum Error {
     Hashing,
     #[error("a token could not be signed")]
     Signing,
+    #[error("the system's random numbers are not available")]
+    Random,
 }
 
 impl Error {

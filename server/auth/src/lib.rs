@@ -7,9 +7,14 @@
 mod admin;
 mod error;
 mod hashing;
+mod inbox;
 mod issue;
 mod limits;
 mod logout;
+mod mail;
+mod mailing;
+mod one_time;
+mod redirect;
 mod respond;
 mod settings;
 mod signup;
@@ -79,6 +84,14 @@ impl Auth {
             (&Method::POST, ["logout"]) => self.log_out(visitor).await,
             (&Method::GET, ["user"]) => self.user(visitor).await,
             (&Method::PUT, ["user"]) => self.update_user(visitor, body).await,
+            (method @ (&Method::GET | &Method::POST), ["verify"]) => self.verify(method, visitor, body).await,
+            (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
+            (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,
+            (&Method::POST, ["resend"]) => self.resend(visitor, body).await,
+            (&Method::POST, ["invite"]) => {
+                self.require_admin(visitor)?;
+                self.invite(visitor, body).await
+            }
             (method, ["admin", rest @ ..]) => {
                 self.require_admin(visitor)?;
                 self.admin(method, rest, visitor, body).await

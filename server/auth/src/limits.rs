@@ -21,6 +21,9 @@ pub enum Limit {
     Anonymous,
     Token,
     User,
+    Verify,
+    /// What sends an e-mail: one-time codes, recovery, repetitions.
+    Mail,
 }
 
 /// So many may come at once.
@@ -38,6 +41,8 @@ impl Limit {
             Self::Anonymous => "anonymous",
             Self::Token => "token",
             Self::User => "user",
+            Self::Verify => "verify",
+            Self::Mail => "mail",
         }
     }
 
@@ -45,7 +50,7 @@ impl Limit {
     fn refill(self) -> f64 {
         match self {
             Self::Token => 150.0 / FIVE_MINUTES,
-            Self::SignUp | Self::User => 30.0 / FIVE_MINUTES,
+            Self::SignUp | Self::User | Self::Verify | Self::Mail => 30.0 / FIVE_MINUTES,
             Self::Anonymous => 30.0 / HOUR,
         }
     }

@@ -37,9 +37,12 @@ pub fn error(error: &Error, version: Version) -> Response<Bytes> {
             (Refused { status: 503, ..Refused::unexpected() }, Some("1"))
         }
         Error::Database(database::Error::Deadline) => (Refused { status: 504, ..Refused::unexpected() }, None),
-        Error::Database(_) | Error::Changed(_) | Error::Incomplete | Error::Hashing | Error::Signing => {
-            (Refused::unexpected(), None)
-        }
+        Error::Database(_)
+        | Error::Changed(_)
+        | Error::Incomplete
+        | Error::Hashing
+        | Error::Signing
+        | Error::Random => (Refused::unexpected(), None),
     };
     let mut response = json(refused.status, &refused.body(version));
     let headers = response.headers_mut();

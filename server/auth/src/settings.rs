@@ -22,6 +22,20 @@ pub struct Settings {
     /// Seconds that an access token lives.
     pub token_life: i64,
     pub refresh: refresh::Policy,
+    /// Where links of e-mails lead, unless the request says otherwise.
+    pub site_url: String,
+    /// Where else they may lead: addresses, with `*`, `**` and `?`.
+    pub redirects: Vec<String>,
+    /// Somebody delivers e-mails.
+    pub mail: bool,
+    /// Seconds between two e-mails to one user about one thing.
+    pub mail_pause: i64,
+    /// Digits of a code.
+    pub code_length: usize,
+    /// Seconds for which a code or a link is good.
+    pub code_life: i64,
+    /// A new e-mail address is confirmed by the old mailbox too.
+    pub double_confirm: bool,
 }
 
 impl Default for Settings {
@@ -38,6 +52,13 @@ impl Default for Settings {
             require_current_password: false,
             token_life: 3600,
             refresh: refresh::Policy { reuse_interval: 10, timebox: None, inactivity: None },
+            site_url: String::new(),
+            redirects: Vec::new(),
+            mail: false,
+            mail_pause: 60,
+            code_length: 6,
+            code_life: 3600,
+            double_confirm: true,
         }
     }
 }

@@ -5,6 +5,7 @@ use http::Response;
 use ntier_backing::database::{self, Statement};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, SignUp};
+use ntier_security::one_time::Sent;
 use ntier_security::password;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use crate::Auth;
 use crate::error::Error;
 use crate::issue::Beginning;
 use crate::limits::Limit;
+use crate::mail::Kind;
 use crate::respond;
 use crate::store::{self, Actor, By, sql};
 use crate::visitor::Visitor;
@@ -110,14 +112,21 @@ impl Auth {
         self.limit(Limit::SignUp, visitor, None).await?;
         let by_email = provider == "email";
         let confirmed = if by_email { self.settings.email_autoconfirm } else { self.settings.phone_autoconfirm };
-        if !confirmed {
-            let message = "Confirmation messages cannot be sent yet: take new addresses as confirmed (enable_confirmations = false)";
+        if !confirmed && !by_email {
+            let message = "Messages to phones cannot be sent yet: take new numbers as confirmed (auth.sms.enable_confirmations = false)";
             return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+        }
+        if !confirmed {
+            self.may_mail(&Sent::default())?;
         }
         let exists = || Refused::new(422, Code::UserAlreadyExists, "User already registered");
         // Hashed also where there is such a user already, so that the time does not tell.
         let hash = self.hashing.hash(&asked.password).await?;
         let by = if by_email { By::Email(&address) } else { By::Phone(&address) };
+        let mut user_metadata = asked.data.unwrap_or_default();
+        if !confirmed {
+            return self.sign_up_unconfirmed(visitor, &address, &hash, user_metadata).await;
+        }
         if let Some(account) = store::find(&self.database, by).await? {
             let traits = json!({ "provider": provider });
             let actor = Actor::user(&account.user);
@@ -125,7 +134,6 @@ impl Auth {
             store::write(&self.database, vec![audit]).await?;
             return Err(exists().into());
         }
-        let mut user_metadata = asked.data.unwrap_or_default();
         if by_email {
             user_metadata.insert("email_verified".into(), true.into());
         }
@@ -156,6 +164,51 @@ impl Auth {
             Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => Err(exists().into()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The user has to show first that the mailbox is its own. Nobody learns whether there was such a user before.
+    async fn sign_up_unconfirmed(
+        &self,
+        visitor: &Visitor,
+        email: &str,
+        hash: &str,
+        data: Map<String, Value>,
+    ) -> Result<Response<Bytes>, Error> {
+        let traits = json!({ "provider": "email" });
+        let redirect = self.redirect(visitor);
+        let (id, mut all) = match store::by_email(&self.database, email).await? {
+            Some((account, _)) if account.user.email_confirmed_at.is_some() => {
+                let actor = Actor::user(&account.user);
+                let audit = store::audit("user_repeated_signup", "user", &actor, &visitor.address, &traits);
+                let answer = store::write(&self.database, vec![audit, sql("select ntier.utc(now())", &[])]).await?;
+                let now = answer.results.last().and_then(|result| result.rows.first()?.text(0)).unwrap_or_default();
+                return Ok(respond::json(200, &pretended(email, &data, now)));
+            }
+            Some((account, tokens)) => {
+                self.may_mail(&tokens.confirmation)?;
+                (account.user.id, Vec::new())
+            }
+            None => {
+                let id = Uuid::new_v4().to_string();
+                let user = NewUser {
+                    id: id.clone(),
+                    aud: store::AUDIENCE,
+                    role: "authenticated",
+                    email: Some(email),
+                    password: Some(hash),
+                    app_metadata: json!({ "provider": "email", "providers": ["email"] }),
+                    user_metadata: data,
+                    ..NewUser::default()
+                };
+                (id, user.statements())
+            }
+        };
+        all.extend(self.send(Kind::Confirmation, &id, email, redirect)?);
+        let actor = Actor { id: &id, name: email };
+        all.push(store::audit("user_confirmation_requested", "user", &actor, &visitor.address, &traits));
+        all.push(store::select_user(&id));
+        let answer = store::write(&self.database, all).await?;
+        Ok(respond::json(200, &store::last_user(&answer)?))
     }
 
     async fn sign_up_anonymously(&self, visitor: &Visitor, asked: SignUp) -> Result<Response<Bytes>, Error> {
@@ -210,6 +263,15 @@ impl Auth {
             password::Fault::Weak { message, reasons } => Refused::weak(message, reasons).into(),
         })
     }
+}
+
+/// What a new user would look like. Source: GoTrue, `sanitizeUser`.
+fn pretended(email: &str, data: &Map<String, Value>, now: &str) -> Value {
+    json!({
+        "id": Uuid::new_v4().to_string(), "aud": store::AUDIENCE, "role": "", "email": email, "phone": "",
+        "confirmation_sent_at": now, "app_metadata": { "provider": "email", "providers": ["email"] }, "user_metadata": data,
+        "identities": [], "created_at": now, "updated_at": now, "is_anonymous": false,
+    })
 }
 
 pub fn phone(text: &str) -> Result<String, Error> {

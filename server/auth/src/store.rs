@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use ntier_backing::database::{Access, Answer, Batch, Company, Database, Row, Statement};
 use ntier_protocol::auth::user::User;
+use ntier_security::one_time::Sent;
 
 use crate::error::Error;
+use crate::one_time::Tokens;
 
 /// The audience of all users, as GoTrue has it by itself.
 pub const AUDIENCE: &str = "authenticated";
@@ -83,6 +85,59 @@ pub async fn find(database: &Database, by: By<'_>) -> Result<Option<Account>, Er
     let text = format!("select {} from auth.users u where {condition}", Account::COLUMNS);
     let answer = read(database, vec![sql(&text, &[Some(value)])]).await?;
     answer.results.first().and_then(|result| result.rows.first()).map(Account::of).transpose()
+}
+
+/// The user to whom a token was sent, with all that is out: by the address where it is known, else by the token's hash.
+pub async fn with_tokens(
+    database: &Database,
+    hash: &str,
+    email: Option<&str>,
+) -> Result<Option<(Account, Tokens)>, Error> {
+    let (condition, value) = match email {
+        Some(email) => {
+            ("(u.email = $1 or u.email_change = $1) and not u.is_sso_user order by u.email = $1 desc", email)
+        }
+        None => (
+            "u.confirmation_token = $1 or u.recovery_token = $1 or u.email_change_token_current = $1 or u.email_change_token_new = $1",
+            hash,
+        ),
+    };
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let text = format!("select {}, {TOKENS} from auth.users u where {condition} limit 1", Account::COLUMNS);
+    tokens(database, sql(&text, &[Some(value)])).await
+}
+
+/// The user with this address and all that is out.
+pub async fn by_email(database: &Database, email: &str) -> Result<Option<(Account, Tokens)>, Error> {
+    let text = format!(
+        "select {}, {TOKENS} from auth.users u where u.email = $1 and not u.is_sso_user and u.deleted_at is null",
+        Account::COLUMNS
+    );
+    tokens(database, sql(&text, &[Some(email)])).await
+}
+
+const TOKENS: &str = "u.confirmation_token, extract(epoch from u.confirmation_sent_at)::bigint, \
+    u.recovery_token, extract(epoch from u.recovery_sent_at)::bigint, \
+    u.email_change_token_current, extract(epoch from u.email_change_sent_at)::bigint, \
+    u.email_change_token_new, extract(epoch from u.email_change_sent_at)::bigint, u.email_change_confirm_status";
+
+async fn tokens(database: &Database, statement: Statement) -> Result<Option<(Account, Tokens)>, Error> {
+    let answer = read(database, vec![statement]).await?;
+    let Some(row) = answer.results.first().and_then(|result| result.rows.first()) else { return Ok(None) };
+    let sent = |column: usize| Sent {
+        hash: row.text(column).unwrap_or_default().to_owned(),
+        at: row.text(column + 1).and_then(|text| text.parse().ok()),
+    };
+    let tokens = Tokens {
+        confirmation: sent(4),
+        recovery: sent(6),
+        change_current: sent(8),
+        change_new: sent(10),
+        half_changed: row.text(12) == Some("1"),
+    };
+    Ok(Some((Account::of(row)?, tokens)))
 }
 
 /// Somebody's session, as a token names it.

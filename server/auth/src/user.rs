@@ -81,11 +81,13 @@ impl Auth {
             if store::find(&self.database, By::Email(email)).await?.is_some() {
                 return Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into());
             }
-            if !(user.is_anonymous && self.settings.email_autoconfirm) {
-                let message = "A new address has to be confirmed, and mail cannot be sent yet";
-                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+            if user.is_anonymous && self.settings.email_autoconfirm {
+                all.extend(set_email(&user.id, email, true));
+            } else {
+                let sent = store::with_tokens(&self.database, "", Some(&user.email)).await?;
+                self.may_mail(&sent.map(|(_, tokens)| tokens.change_new).unwrap_or_default())?;
+                all.extend(self.send_change(&user.id, &user.email, email, self.redirect(visitor))?);
             }
-            all.extend(set_email(&user.id, email, true));
         }
         if let Some(phone) = &phone {
             if store::find(&self.database, By::Phone(phone)).await?.is_some() {

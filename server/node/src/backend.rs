@@ -22,6 +22,8 @@ pub struct Backend {
     /// `None` where sign-in is switched off.
     pub auth: Option<Auth>,
     pub doorkeeper: Arc<Doorkeeper>,
+    /// Its e-mails can be looked at, for `ntier dev`.
+    pub inbox: bool,
     /// Proxies that say whose request it is.
     pub trusted: Vec<Network>,
     /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
@@ -60,6 +62,10 @@ impl Backend {
         {
             let rest = rest.to_owned();
             return self.sign_in(auth, request, &rest).await;
+        }
+        if let (Some(auth), true, Some(rest)) = (&self.auth, self.inbox, behind(path, "/inbox")) {
+            let (rest, method) = (rest.to_owned(), request.method().clone());
+            return auth.inbox(&method, &rest).await;
         }
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {

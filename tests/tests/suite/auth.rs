@@ -434,6 +434,207 @@ fn security_t4_the_banned_and_the_deleted_are_out(world: &mut World) {
     assert_eq!(refused(&user(world, &again)), (403, "user_not_found".into()));
 }
 
+/// The e-mails to an address, the last first: what they are about, their link and their code.
+fn mail(world: &World, email: &str) -> Vec<(String, String, String)> {
+    let get = |path: &str| {
+        let mut ask = world.ask(&Who::Nobody, "GET /");
+        ask.move_to(&format!("{}/rest/v1/", world.node.url), &format!("{}{path}", world.node.url));
+        ask.send().json()
+    };
+    let messages = get("/inbox/api/v1/messages");
+    let messages = messages["messages"].as_array().unwrap().clone();
+    let to = messages.iter().filter(|message| message["To"][0]["Address"] == email);
+    to.map(|message| {
+        let whole = get(&format!("/inbox/api/v1/message/{}", text(message, "ID")));
+        let plain = text(&whole, "Text").to_owned();
+        let link = plain.lines().find(|line| line.starts_with("http")).unwrap().to_owned();
+        let code =
+            plain.lines().find_map(|line| line.strip_prefix("Alternatively, enter the code: ")).unwrap().to_owned();
+        (text(message, "Subject").to_owned(), link, code)
+    })
+    .collect()
+}
+
+/// Follows a link as a browser does; gives where it leads.
+fn follow(world: &World, link: &str) -> String {
+    let path = link.split("/auth/v1").nth(1).unwrap();
+    let answer = world.auth(None, &format!("GET {path}")).send();
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    answer.header("location").unwrap().to_owned()
+}
+
+fn in_fragment(location: &str, name: &str) -> Option<String> {
+    let fragment = location.split_once('#')?.1;
+    fragment.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")).map(str::to_owned))
+}
+
+const CONFIRMING: [&str; 3] = [
+    "--auth-email-enable-confirmations",
+    "--auth-site-url=https://app.example.com",
+    "--auth-additional-redirect-urls=https://*.example.org/**",
+];
+
+fn confirmations(backend: Backend) {
+    let world = World::start_dev(backend, &CONFIRMING);
+    let signed_up = post(
+        &world,
+        "/signup?redirect_to=https://a.example.org/x",
+        &json!({ "email": "ada@example.com", "password": PASSWORD }),
+    );
+    assert_eq!((signed_up.status, &signed_up.json()["access_token"]), (200, &Value::Null), "{}", signed_up.text());
+    assert!(signed_up.json()["confirmation_sent_at"].is_string());
+    assert_eq!(refused(&sign_in(&world, "ada@example.com", PASSWORD)), (400, "email_not_confirmed".into()));
+    let at_once = post(&world, "/resend", &json!({ "type": "signup", "email": "ada@example.com" }));
+    assert_eq!(refused(&at_once), (429, "over_email_send_rate_limit".into()));
+    let (subject, link, _) = mail(&world, "ada@example.com").remove(0);
+    assert_eq!(subject, "Confirm Your Signup");
+    let location = follow(&world, &link);
+    assert!(location.starts_with("https://a.example.org/x#access_token="), "{location}");
+    let token = in_fragment(&location, "access_token").unwrap();
+    assert_eq!(world.auth(Some(&token), "GET /user").send().json()["user_metadata"]["email_verified"], true);
+    assert_eq!(sign_in(&world, "ada@example.com", PASSWORD).status, 200);
+    let again = follow(&world, &link);
+    assert!(again.starts_with("https://a.example.org/x#error=access_denied&error_code=otp_expired"), "once: {again}");
+    // Whoever is there already gets the same answer, and no mail.
+    let repeated = post(&world, "/signup", &json!({ "email": "ada@example.com", "password": "another horse battery" }));
+    assert_eq!((repeated.status, repeated.json()["identities"].clone()), (200, json!([])));
+    assert_ne!(repeated.json()["id"], signed_up.json()["id"]);
+    assert_eq!((mail(&world, "ada@example.com").len(), sign_in(&world, "ada@example.com", PASSWORD).status), (1, 200));
+    // A code that is typed.
+    post(&world, "/signup?redirect_to=https://evil.com", &json!({ "email": "bob@example.com", "password": PASSWORD }));
+    let (_, link, code) = mail(&world, "bob@example.com").remove(0);
+    assert!(link.ends_with("redirect_to=https%3A%2F%2Fapp%2Eexample%2Ecom"), "A11: {link}");
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    let verify =
+        |code: &str| post(&world, "/verify", &json!({ "type": "signup", "email": "bob@example.com", "token": code }));
+    assert_eq!(refused(&verify(wrong)), (403, "otp_expired".into()));
+    let session = verify(&code);
+    assert_eq!(
+        (session.status, text(&session.json()["user"], "email")),
+        (200, "bob@example.com"),
+        "{}",
+        session.text()
+    );
+    assert_eq!(refused(&verify(&code)), (403, "otp_expired".into()), "once");
+}
+
+fn recoveries(backend: Backend) {
+    let world = World::start_dev(backend, &[]);
+    let ada = sign_up(&world, "ada@example.com");
+    for email in ["ada@example.com", "nobody@example.com"] {
+        let answer = post(&world, "/recover", &json!({ "email": email }));
+        assert_eq!((answer.status, answer.json()), (200, json!({})), "{email}");
+    }
+    assert!(mail(&world, "nobody@example.com").is_empty());
+    let (subject, link, code) = mail(&world, "ada@example.com").remove(0);
+    assert_eq!(subject, "Reset Your Password");
+    let wrong_type = post(&world, "/verify", &json!({ "type": "signup", "email": "ada@example.com", "token": code }));
+    assert_eq!(refused(&wrong_type), (403, "otp_expired".into()));
+    let location = follow(&world, &link);
+    let token = in_fragment(&location, "access_token").unwrap();
+    assert_eq!(in_fragment(&location, "type").as_deref(), Some("recovery"));
+    let changed = world.auth(Some(&token), "PUT /user").json(&json!({ "password": "another horse battery" })).send();
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!(refused(&user(&world, &ada)), (403, "session_not_found".into()));
+    assert_eq!(sign_in(&world, "ada@example.com", "another horse battery").status, 200);
+    // A magic link for whoever is there, a sign-up for whoever is not.
+    assert_eq!(post(&world, "/otp", &json!({ "email": "eve@example.com", "create_user": false })).status, 422);
+    assert_eq!(post(&world, "/otp", &json!({ "email": "eve@example.com", "data": { "nickname": "eve" } })).status, 200);
+    let (_, _, code) = mail(&world, "eve@example.com").remove(0);
+    let session = post(&world, "/verify", &json!({ "type": "email", "email": "eve@example.com", "token": code }));
+    assert_eq!(
+        (session.status, text(&session.json()["user"]["user_metadata"], "nickname")),
+        (200, "eve"),
+        "{}",
+        session.text()
+    );
+    assert_eq!(post(&world, "/otp", &json!({ "email": "eve@example.com" })).status, 200);
+    let (subject, link, _) = mail(&world, "eve@example.com").remove(0);
+    assert_eq!(
+        (subject.as_str(), in_fragment(&follow(&world, &link), "type").as_deref()),
+        ("Your Magic Link", Some("magiclink"))
+    );
+}
+
+fn changes_of_addresses(backend: Backend) {
+    let world = World::start_dev(backend, &[]);
+    let ada = sign_up(&world, "ada@example.com");
+    let put = |body: &Value| world.auth(Some(text(&ada, "access_token")), "PUT /user").json(body).send();
+    let asked = put(&json!({ "email": "lovelace@example.com" }));
+    assert_eq!((asked.status, text(&asked.json(), "new_email")), (200, "lovelace@example.com"), "{}", asked.text());
+    assert_eq!(text(&asked.json(), "email"), "ada@example.com", "not before both have confirmed");
+    let (_, old, _) = mail(&world, "ada@example.com").remove(0);
+    let (_, new, _) = mail(&world, "lovelace@example.com").remove(0);
+    assert!(follow(&world, &new).contains("#message=Confirmation%20link%20accepted"));
+    assert_eq!(text(&user(&world, &ada).json(), "email"), "ada@example.com");
+    assert!(follow(&world, &old).contains("#access_token="));
+    let now = user(&world, &ada).json();
+    assert_eq!(
+        (text(&now, "email"), now["identities"][0]["identity_data"]["email"].as_str()),
+        ("lovelace@example.com", Some("lovelace@example.com"))
+    );
+    assert!(now.get("new_email").is_none(), "{now}");
+    assert_eq!(sign_in(&world, "lovelace@example.com", PASSWORD).status, 200);
+    assert_eq!(sign_in(&world, "ada@example.com", PASSWORD).status, 400);
+}
+
+fn invitations(backend: Backend) {
+    let world = World::start_dev(backend, &[]);
+    let invited =
+        admin(&world, "POST /invite", Some(&json!({ "email": "Bob@example.com", "data": { "nickname": "bob" } })));
+    assert!(invited.json()["invited_at"].is_string(), "{}", invited.text());
+    let (subject, link, _) = mail(&world, "bob@example.com").remove(0);
+    assert_eq!(subject, "You have been invited");
+    let token = in_fragment(&follow(&world, &link), "access_token").unwrap();
+    let set = world.auth(Some(&token), "PUT /user").json(&json!({ "password": PASSWORD })).send();
+    assert_eq!((set.status, sign_in(&world, "bob@example.com", PASSWORD).status), (200, 200));
+    assert_eq!(
+        refused(&admin(&world, "POST /invite", Some(&json!({ "email": "bob@example.com" })))),
+        (422, "email_exists".into())
+    );
+    // The admin's own e-mail carries the link.
+    let made = |body: &Value| admin(&world, "POST /admin/generate_link", Some(body));
+    let link = made(&json!({ "type": "recovery", "email": "bob@example.com" })).json();
+    assert_eq!(text(&link, "verification_type"), "recovery");
+    let by_hash = json!({ "type": "recovery", "token_hash": text(&link, "hashed_token") });
+    assert_eq!(post(&world, "/verify", &by_hash).status, 200);
+    let link = made(&json!({ "type": "signup", "email": "eve@example.com", "password": PASSWORD })).json();
+    let by_code = json!({ "type": "signup", "email": "eve@example.com", "token": text(&link, "email_otp") });
+    assert_eq!(post(&world, "/verify", &by_code).status, 200);
+    assert_eq!(sign_in(&world, "eve@example.com", PASSWORD).status, 200);
+    assert_eq!(
+        refused(&made(&json!({ "type": "recovery", "email": "x@example.com" }))),
+        (404, "user_not_found".into())
+    );
+    assert_eq!(
+        refused(&made(&json!({ "type": "nonsense", "email": "eve@example.com" }))),
+        (400, "validation_failed".into())
+    );
+    let by_user = sign_in(&world, "bob@example.com", PASSWORD).json();
+    let by_user =
+        world.auth(Some(text(&by_user, "access_token")), "POST /invite").json(&json!({ "email": "a@b.c" })).send();
+    assert_eq!(refused(&by_user), (403, "not_admin".into()));
+}
+
+/// Each in `ntier dev`, on both databases.
+macro_rules! with_an_inbox {
+    ($($name:ident),*) => {
+        mod mailed_embedded { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Embedded); })* }
+        mod mailed_server { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Server); })* }
+    };
+}
+with_an_inbox!(confirmations, recoveries, changes_of_addresses, invitations);
+
+#[test]
+fn the_inbox_is_not_served_otherwise() {
+    let world = World::start(Backend::Embedded);
+    let mut ask = world.ask(&Who::Nobody, "GET /");
+    ask.move_to(&format!("{}/rest/v1/", world.node.url), &format!("{}/inbox/api/v1/messages", world.node.url));
+    assert_eq!(ask.send().status, 404);
+    let answer = post(&world, "/recover", &json!({ "email": "ada@example.com" }));
+    assert_eq!(refused(&answer), (500, "unexpected_failure".into()), "nobody would deliver it");
+}
+
 /// A client far away, as a proxy names it.
 fn limits(backend: Backend) {
     let world = World::start_with(backend, &["--trusted-proxy", "127.0.0.1"]);

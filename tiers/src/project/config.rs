@@ -50,6 +50,14 @@ pub struct Auth {
     pub inactivity_timeout: Option<i64>,
     pub email: Option<bool>,
     pub email_confirmations: Option<bool>,
+    pub site_url: Option<String>,
+    pub additional_redirect_urls: Option<Vec<String>>,
+    pub double_confirm_changes: Option<bool>,
+    /// Seconds.
+    pub max_frequency: Option<i64>,
+    pub otp_length: Option<usize>,
+    /// Seconds.
+    pub otp_expiry: Option<i64>,
     pub phone: Option<bool>,
     pub phone_confirmations: Option<bool>,
 }
@@ -180,6 +188,14 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.sessions.inactivity_timeout", |config, value| Ok(config.auth.inactivity_timeout = Some(seconds(value)?))),
     ("auth.email.enable_signup", |config, value| Ok(config.auth.email = Some(boolean(value)?))),
     ("auth.email.enable_confirmations", |config, value| Ok(config.auth.email_confirmations = Some(boolean(value)?))),
+    ("auth.site_url", |config, value| Ok(config.auth.site_url = Some(string(value)?))),
+    ("auth.additional_redirect_urls", |config, value| Ok(config.auth.additional_redirect_urls = Some(strings(value)?))),
+    ("auth.email.double_confirm_changes", |config, value| {
+        Ok(config.auth.double_confirm_changes = Some(boolean(value)?))
+    }),
+    ("auth.email.max_frequency", |config, value| Ok(config.auth.max_frequency = Some(seconds(value)?))),
+    ("auth.email.otp_length", |config, value| Ok(config.auth.otp_length = Some(number(value, 6, 10)?))),
+    ("auth.email.otp_expiry", |config, value| Ok(config.auth.otp_expiry = Some(number(value, 60, 86_400)?))),
     ("auth.sms.enable_signup", |config, value| Ok(config.auth.phone = Some(boolean(value)?))),
     ("auth.sms.enable_confirmations", |config, value| Ok(config.auth.phone_confirmations = Some(boolean(value)?))),
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
@@ -299,8 +315,8 @@ mod tests {
     #[test]
     fn all_faults_are_told_with_their_lines() {
         let (config, faults) = read(
-            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[auth]\nsite_url = \"x\"\n\
-             jwt_expiry = 5\n",
+            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[storage]\nenabled = true\n\
+             file_size_limit = \"5MiB\"\n",
         );
         assert_eq!(config.api.max_rows, Some(7));
         assert_eq!(
@@ -310,7 +326,7 @@ mod tests {
                 "error: config.toml:3: api.schemas: expected a list of strings, found [1]",
                 "warning: config.toml:4: unknown key api.max_row; did you mean max_rows?",
                 "warning: config.toml:7: unknown key auht; did you mean auth?",
-                "note: config.toml:10: auth.site_url has no effect yet",
+                "note: config.toml:10: [storage] has no effect yet",
             ]
         );
     }

@@ -296,6 +296,38 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "auth.email.enable_confirmations",
+        kind: Boolean,
+        default: "false",
+        doc: "New users have to confirm their e-mail address first",
+        set: |settings, text| {
+            let needed = value::boolean(text)?;
+            with_auth(settings, |auth| auth.email_autoconfirm = !needed);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.site_url",
+        kind: Value("URL"),
+        default: "the address of the node",
+        doc: "Where links of e-mails lead, unless the request says otherwise",
+        set: |settings, text| {
+            with_auth(settings, |auth| text.clone_into(&mut auth.site_url));
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.additional_redirect_urls",
+        kind: Value("URL,…"),
+        default: "none",
+        doc: "Where else they may lead; `*` stands for anything but . and /, `**` for anything",
+        set: |settings, text| {
+            let list = value::names(text)?;
+            with_auth(settings, |auth| auth.redirects = list);
+            Ok(())
+        },
+    },
+    Definition {
         name: "auth.jwt_expiry",
         kind: Value("TIME"),
         default: "3600s",

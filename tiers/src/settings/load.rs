@@ -101,8 +101,9 @@ impl Loader {
         if said.enabled == Some(false) {
             self.settings.auth = None;
         }
-        if said.email_confirmations == Some(true) || said.phone_confirmations == Some(true) {
-            let message = "messages that confirm an address cannot be sent yet; sign-ups that need one will be refused";
+        let no_mail = said.email_confirmations == Some(true) && self.settings.mode != Mode::Dev;
+        if no_mail || said.phone_confirmations == Some(true) {
+            let message = "messages that confirm an address cannot be sent yet but to the inbox of `ntier dev`; sign-ups that need one will be refused";
             self.faults.push(Fault::warning(Place::Together, message));
         }
         let Some(auth) = &mut self.settings.auth else { return };
@@ -117,6 +118,12 @@ impl Loader {
         auth.refresh.inactivity = said.inactivity_timeout.or(auth.refresh.inactivity);
         auth.email = said.email.unwrap_or(auth.email);
         auth.email_autoconfirm = said.email_confirmations.map_or(auth.email_autoconfirm, |needed| !needed);
+        auth.site_url = said.site_url.clone().unwrap_or(std::mem::take(&mut auth.site_url));
+        auth.redirects = said.additional_redirect_urls.clone().unwrap_or(std::mem::take(&mut auth.redirects));
+        auth.double_confirm = said.double_confirm_changes.unwrap_or(auth.double_confirm);
+        auth.mail_pause = said.max_frequency.unwrap_or(auth.mail_pause);
+        auth.code_length = said.otp_length.unwrap_or(auth.code_length);
+        auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
     }

@@ -1,0 +1,258 @@
+//! What sends an e-mail because somebody asks for it: recovery, magic links and codes, repetitions; and the admin's invitations and links.
+
+use bytes::Bytes;
+use http::Response;
+use ntier_backing::database::Statement;
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use ntier_protocol::auth::request::{self, GenerateLink, Mailing, Otp};
+use ntier_protocol::auth::user::User;
+use ntier_security::one_time::{self, Sent};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::limits::Limit;
+use crate::mail::{self, Kind};
+use crate::one_time::set_token;
+use crate::signup::NewUser;
+use crate::store::{self, Account, Actor, sql};
+use crate::user::{EMAIL_EXISTS, merge};
+use crate::visitor::Visitor;
+use crate::{Auth, respond};
+
+impl Auth {
+    /// Nobody learns whether there is such a user.
+    pub(crate) async fn recover(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        let asked: Mailing = request::read(body)?;
+        if asked.email.is_empty() {
+            return Err(Refused::invalid("Password recovery requires an email").into());
+        }
+        let email = self.email(&asked.email)?;
+        self.limit(Limit::Mail, visitor, None).await?;
+        if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
+            self.may_mail(&tokens.recovery)?;
+            self.recovery(visitor, &account, Kind::Recovery).await?;
+        } else {
+            self.may_mail(&Sent::default())?;
+        }
+        Ok(respond::json(200, &json!({})))
+    }
+
+    async fn recovery(&self, visitor: &Visitor, account: &Account, kind: Kind) -> Result<(), Error> {
+        let user = &account.user;
+        let mut all = self.send(kind, &user.id, &user.email, self.redirect(visitor))?;
+        let audit = store::audit("user_recovery_requested", "user", &Actor::user(user), &visitor.address, &Value::Null);
+        all.push(audit);
+        store::write(&self.database, all).await.map(drop)
+    }
+
+    pub(crate) async fn otp(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        let asked: Otp = request::read(body)?;
+        match (asked.email.is_empty(), asked.phone.is_empty()) {
+            (true, true) => return Err(Refused::invalid("One of email or phone must be set").into()),
+            (false, false) => {
+                let message = "Only an email address or phone number should be provided";
+                return Err(Refused::invalid(message).into());
+            }
+            (true, false) => {
+                self.phone(&asked.phone)?;
+                let message = "Messages to phones cannot be sent yet";
+                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+            }
+            (false, true) => {}
+        }
+        let email = self.email(&asked.email)?;
+        self.limit(Limit::Mail, visitor, None).await?;
+        match store::by_email(&self.database, &email).await? {
+            Some((account, tokens)) if account.user.email_confirmed_at.is_some() => {
+                self.may_mail(&tokens.recovery)?;
+                self.recovery(visitor, &account, Kind::MagicLink).await?;
+            }
+            // Who signs up this way confirms the mailbox by it.
+            Some((account, tokens)) => {
+                self.may_mail(&tokens.confirmation)?;
+                let all = self.send(Kind::Confirmation, &account.user.id, &email, self.redirect(visitor))?;
+                store::write(&self.database, all).await?;
+            }
+            None if !asked.create_user || !self.settings.signup => {
+                return Err(Refused::new(422, Code::OtpDisabled, "Signups not allowed for otp").into());
+            }
+            None => {
+                self.may_mail(&Sent::default())?;
+                let (id, mut all) = unconfirmed(&email, asked.data.unwrap_or_default());
+                all.extend(self.send(Kind::Confirmation, &id, &email, self.redirect(visitor))?);
+                store::write(&self.database, all).await?;
+            }
+        }
+        Ok(respond::json(200, &json!({})))
+    }
+
+    /// Again what was sent before; nobody learns whether it was.
+    pub(crate) async fn resend(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        let asked: Mailing = request::read(body)?;
+        match asked.kind.as_str() {
+            "signup" | "email_change" if asked.email.is_empty() => {
+                return Err(Refused::invalid("Type provided requires an email address").into());
+            }
+            "signup" | "email_change" => {}
+            "sms" | "phone_change" => {
+                let message = "Messages to phones cannot be sent yet";
+                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+            }
+            _ => {
+                return Err(
+                    Refused::invalid("Missing one of these types: signup, email_change, sms, phone_change").into()
+                );
+            }
+        }
+        let email = self.email(&asked.email)?;
+        self.limit(Limit::Mail, visitor, None).await?;
+        if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
+            let (user, redirect) = (&account.user, self.redirect(visitor));
+            let all = match (asked.kind.as_str(), &user.new_email) {
+                ("signup", _) if user.email_confirmed_at.is_none() => {
+                    self.may_mail(&tokens.confirmation)?;
+                    self.send(Kind::Confirmation, &user.id, &email, redirect)?
+                }
+                ("email_change", Some(new)) => {
+                    self.may_mail(&tokens.change_new)?;
+                    self.send_change(&user.id, &email, new, redirect)?
+                }
+                _ => Vec::new(),
+            };
+            store::write(&self.database, all).await?;
+        }
+        Ok(respond::json(200, &json!({})))
+    }
+
+    pub(crate) async fn invite(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
+        let asked: Mailing = request::read(body)?;
+        let email = address(&asked.email)?;
+        self.may_mail(&Sent::default())?;
+        let (id, mut all) = self.invited(&email, asked.data.unwrap_or_default()).await?;
+        all.extend(self.send(Kind::Invite, &id, &email, self.redirect(visitor))?);
+        all.push(sql("update auth.users set invited_at = now() where id = $1", &[Some(&id)]));
+        let traits = json!({ "user_id": id, "user_email": email });
+        all.push(store::audit("user_invited", "team", &Actor::ADMIN, &visitor.address, &traits));
+        all.push(store::select_user(&id));
+        let answer = store::write(&self.database, all).await?;
+        Ok(respond::json(200, &store::last_user(&answer)?))
+    }
+
+    /// A user who is not confirmed: who is there already, or a new one.
+    async fn invited(&self, email: &str, data: Map<String, Value>) -> Result<(String, Vec<Statement>), Error> {
+        match store::by_email(&self.database, email).await? {
+            Some((account, _)) if account.user.email_confirmed_at.is_some() => {
+                Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into())
+            }
+            Some((account, _)) => Ok((account.user.id, Vec::new())),
+            None => Ok(unconfirmed(email, data)),
+        }
+    }
+
+    /// What an e-mail would have carried, for the admin's own e-mails.
+    pub(crate) async fn generate_link(
+        &self,
+        visitor: &Visitor,
+        asked: &GenerateLink,
+    ) -> Result<Response<Bytes>, Error> {
+        let email = address(&asked.email)?;
+        let data = asked.data.clone().unwrap_or_default();
+        let found = store::by_email(&self.database, &email).await?.map(|(account, _)| account);
+        let known =
+            || found.as_ref().ok_or_else(|| Refused::new(404, Code::UserNotFound, "User with this email not found"));
+        let mut kind = asked.kind.as_str();
+        if kind == "magiclink" && found.is_none() {
+            kind = "signup";
+        }
+        let (code, mut hash) = self.new_token(&email)?;
+        let (id, all) = match kind {
+            "magiclink" | "recovery" => {
+                let id = known()?.user.id.clone();
+                let set = set_token("recovery", &id, &hash);
+                (id, vec![set])
+            }
+            "invite" => {
+                let (id, mut all) = self.invited(&email, data).await?;
+                all.push(set_token("confirmation", &id, &hash));
+                all.push(sql("update auth.users set invited_at = now() where id = $1", &[Some(&id)]));
+                (id, all)
+            }
+            "signup" => {
+                let (id, mut all) = self.invited(&email, data.clone()).await?;
+                if all.is_empty() {
+                    all.push(merge("raw_user_meta_data", &id, &data));
+                } else if asked.kind == "signup" {
+                    if asked.password.is_empty() {
+                        return Err(Refused::invalid("Signup requires a valid password").into());
+                    }
+                    self.check_password(&asked.password)?;
+                    all.push(crate::user::set_password(&id, &self.hashing.hash(&asked.password).await?));
+                }
+                all.push(set_token("confirmation", &id, &hash));
+                (id, all)
+            }
+            "email_change_current" | "email_change_new" => {
+                let id = known()?.user.id.clone();
+                let new = address(&asked.new_email)?;
+                if new != email && store::by_email(&self.database, &new).await?.is_some() {
+                    return Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into());
+                }
+                let column = if kind == "email_change_new" {
+                    hash = one_time::hash(&new, &code);
+                    "email_change_token_new"
+                } else if self.settings.double_confirm {
+                    "email_change_token_current"
+                } else {
+                    let message = "Enable secure email change to generate link for current email";
+                    return Err(Refused::invalid(message).into());
+                };
+                let text = format!(
+                    "update auth.users set {column} = $2, email_change = $3, email_change_sent_at = now(), email_change_confirm_status = 0 \
+                     where id = $1"
+                );
+                let change = sql(&text, &[Some(&id), Some(&hash), Some(&new)]);
+                (id, vec![change])
+            }
+            other => return Err(Refused::invalid(format!("Invalid email action link type requested: {other}")).into()),
+        };
+        let mut all = all;
+        let traits = json!({ "user_id": id, "user_email": email });
+        all.push(store::audit("user_invited", "team", &Actor::ADMIN, &visitor.address, &traits));
+        all.push(store::select_user(&id));
+        let answer = store::write(&self.database, all).await?;
+        let user: User = store::last_user(&answer)?;
+        let redirect = self.allowed(Some(asked.redirect_to.as_str()).filter(|asked| !asked.is_empty()));
+        let verification = if kind.starts_with("email_change") { "email_change" } else { kind };
+        let mut body = serde_json::to_value(&user).map_err(|_| Error::Incomplete)?;
+        body["action_link"] = mail::link(&self.settings.url, &hash, verification, redirect).into();
+        body["email_otp"] = code.into();
+        body["hashed_token"] = hash.into();
+        body["verification_type"] = kind.into();
+        body["redirect_to"] = redirect.into();
+        Ok(respond::json(200, &body))
+    }
+}
+
+fn address(text: &str) -> Result<String, Error> {
+    if text.is_empty() {
+        return Err(Refused::invalid("An email address is required").into());
+    }
+    request::email(text).ok_or_else(|| Refused::invalid("Unable to validate email address: invalid format").into())
+}
+
+/// A new user without a password, whose mailbox is not known to be its own.
+fn unconfirmed(email: &str, data: Map<String, Value>) -> (String, Vec<Statement>) {
+    let id = Uuid::new_v4().to_string();
+    let user = NewUser {
+        id: id.clone(),
+        aud: store::AUDIENCE,
+        role: "authenticated",
+        email: Some(email),
+        app_metadata: json!({ "provider": "email", "providers": ["email"] }),
+        user_metadata: data,
+        ..NewUser::default()
+    };
+    let statements = user.statements();
+    (id, statements)
+}

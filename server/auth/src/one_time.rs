@@ -1,0 +1,333 @@
+//! Tokens that come by e-mail: how they are sent, and what those who have them may do.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use ntier_backing::database::Statement;
+use ntier_protocol::auth::error::{Code, Error as Refused};
+use ntier_protocol::auth::request::{self, Verify};
+use ntier_protocol::auth::user::Session;
+use ntier_security::UnixTime;
+use ntier_security::one_time::{self, Sent};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::issue::Beginning;
+use crate::limits::Limit;
+use crate::mail::{self, Kind};
+use crate::store::{self, Account, Actor, sql};
+use crate::user::{set_email, set_providers};
+use crate::visitor::Visitor;
+use crate::{Auth, now, redirect, respond};
+
+/// Of an e-mail change of which one mailbox has confirmed its part.
+const HALF: &str = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
+
+/// What is out for a user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tokens {
+    pub confirmation: Sent,
+    pub recovery: Sent,
+    pub change_current: Sent,
+    pub change_new: Sent,
+    /// One mailbox has confirmed the change.
+    pub half_changed: bool,
+}
+
+/// Which of them was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    Confirmation,
+    Recovery,
+    ChangeCurrent,
+    ChangeNew,
+}
+
+impl Shown {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Confirmation => "confirmation_token",
+            Self::Recovery => "recovery_token",
+            Self::ChangeCurrent => "email_change_token_current",
+            Self::ChangeNew => "email_change_token_new",
+        }
+    }
+}
+
+/// Decides whether a hash proves what its type says; `life` is in seconds.
+fn decide(kind: &str, hash: &str, tokens: &Tokens, life: i64, now: UnixTime) -> Option<Shown> {
+    let candidates: &[(Shown, &Sent)] = match kind {
+        "signup" | "invite" => &[(Shown::Confirmation, &tokens.confirmation)],
+        "recovery" | "magiclink" => &[(Shown::Recovery, &tokens.recovery)],
+        "email" => &[(Shown::Confirmation, &tokens.confirmation), (Shown::Recovery, &tokens.recovery)],
+        "email_change" => &[(Shown::ChangeCurrent, &tokens.change_current), (Shown::ChangeNew, &tokens.change_new)],
+        _ => &[],
+    };
+    candidates.iter().find(|(_, sent)| sent.is(hash, life, now)).map(|(shown, _)| *shown)
+}
+
+/// What a verified token led to.
+enum Verified {
+    Session(Box<Session>),
+    /// The other mailbox has to confirm too.
+    Half,
+}
+
+impl Auth {
+    /// The statements that send a token to a user's mailbox.
+    pub(crate) fn send(&self, kind: Kind, id: &str, email: &str, redirect: &str) -> Result<Vec<Statement>, Error> {
+        let column = if matches!(kind, Kind::Recovery | Kind::MagicLink) { "recovery" } else { "confirmation" };
+        let (code, hash) = self.new_token(email)?;
+        let link = mail::link(&self.settings.url, &hash, kind.verification(), redirect);
+        Ok(vec![set_token(column, id, &hash), mail::send(kind, email, &link, &code)])
+    }
+
+    /// Likewise to both mailboxes of a user whose address is to change; to the new one alone where there is no old one.
+    pub(crate) fn send_change(&self, id: &str, old: &str, new: &str, redirect: &str) -> Result<Vec<Statement>, Error> {
+        let mut all = Vec::new();
+        let mut hashes = [String::new(), String::new()];
+        let addresses = [if self.settings.double_confirm { old } else { "" }, new];
+        for (address, hash) in addresses.into_iter().zip(&mut hashes).filter(|(address, _)| !address.is_empty()) {
+            let (code, token) = self.new_token(address)?;
+            let link = mail::link(&self.settings.url, &token, Kind::EmailChange.verification(), redirect);
+            all.push(mail::send(Kind::EmailChange, address, &link, &code));
+            *hash = token;
+        }
+        all.push(sql(
+            "update auth.users set email_change = $2, email_change_token_current = $3, email_change_token_new = $4, \
+             email_change_sent_at = now(), email_change_confirm_status = 0 where id = $1",
+            &[Some(id), Some(new), Some(&hashes[0]), Some(&hashes[1])],
+        ));
+        Ok(all)
+    }
+
+    /// A code and its hash.
+    pub(crate) fn new_token(&self, address: &str) -> Result<(String, String), Error> {
+        let code = one_time::code(self.settings.code_length).map_err(|_| Error::Random)?;
+        let hash = one_time::hash(address, &code);
+        Ok((code, hash))
+    }
+
+    /// Mail can be sent at all, and was not sent to this address a moment ago.
+    pub(crate) fn may_mail(&self, before: &Sent) -> Result<(), Error> {
+        if !self.settings.mail {
+            return Err(Refused::new(500, Code::UnexpectedFailure, "Error sending confirmation email").into());
+        }
+        match before.pause(self.settings.mail_pause, now()) {
+            Some(left) => {
+                let message = format!("For security purposes, you can only request this after {left} seconds.");
+                Err(Refused::new(429, Code::OverEmailSendRateLimit, message).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where the link of an e-mail leads in the end.
+    pub(crate) fn redirect<'a>(&'a self, visitor: &'a Visitor) -> &'a str {
+        self.allowed(visitor.parameter("redirect_to"))
+    }
+
+    pub(crate) fn allowed<'a>(&'a self, asked: Option<&'a str>) -> &'a str {
+        redirect::target(asked, &self.settings.site_url, &self.settings.redirects)
+    }
+
+    pub(crate) async fn verify(
+        &self,
+        method: &Method,
+        visitor: &Visitor,
+        body: &Bytes,
+    ) -> Result<Response<Bytes>, Error> {
+        if method == Method::GET {
+            let text = |name: &str| visitor.parameter(name).unwrap_or_default().to_owned();
+            let asked = Verify { kind: text("type"), token_hash: text("token"), ..Verify::default() };
+            if asked.kind.is_empty() || asked.token_hash.is_empty() {
+                return Err(Refused::invalid("Verify requires a token or a token hash").into());
+            }
+            let target = self.redirect(visitor);
+            return Ok(match self.prove(visitor, &asked).await {
+                Ok(Verified::Session(session)) => see_other(target, &fragment(&session, &asked.kind)),
+                Ok(Verified::Half) => see_other(target, &format!("message={}&sb=", encoded(HALF))),
+                Err(Error::Refused(refused)) => see_other(target, &error_fragment(&refused)),
+                Err(error) => return Err(error),
+            });
+        }
+        let mut asked: Verify = request::read(body)?;
+        if asked.kind.is_empty() {
+            return Err(Refused::invalid("Verify requires a verification type").into());
+        }
+        if asked.token.is_empty() == asked.token_hash.is_empty() {
+            return Err(Refused::invalid("Verify requires either a token or a token hash").into());
+        }
+        if !asked.token.is_empty() {
+            match (asked.email.as_str(), asked.phone.as_str()) {
+                (email, "") if !email.is_empty() => {
+                    let invalid = || Refused::new(422, Code::ValidationFailed, "Invalid email format");
+                    asked.email = request::email(email).ok_or_else(invalid)?;
+                    asked.token_hash = one_time::hash(&asked.email, &asked.token);
+                }
+                ("", phone) if !phone.is_empty() => asked.phone = crate::signup::phone(phone)?,
+                _ => {
+                    let message = "Only an email address or phone number should be provided on verify";
+                    return Err(Refused::invalid(message).into());
+                }
+            }
+        } else if !asked.email.is_empty() || !asked.phone.is_empty() {
+            return Err(Refused::invalid("Only the token_hash and type should be provided").into());
+        }
+        match self.prove(visitor, &asked).await? {
+            Verified::Session(session) => Ok(respond::json(200, &session)),
+            Verified::Half => Ok(respond::json(200, &json!({ "msg": HALF, "code": "200" }))),
+        }
+    }
+
+    /// Whoever has the token is the user: once.
+    async fn prove(&self, visitor: &Visitor, asked: &Verify) -> Result<Verified, Error> {
+        let by_link = asked.email.is_empty() && asked.phone.is_empty();
+        let words = if by_link { "Email link is invalid or has expired" } else { "Token has expired or is invalid" };
+        let expired = || Error::from(Refused::new(403, Code::OtpExpired, words));
+        let account = Some(asked.email.as_str()).filter(|email| !email.is_empty());
+        self.limit(Limit::Verify, visitor, account).await?;
+        let found = store::with_tokens(&self.database, &asked.token_hash, account).await?;
+        let (account, tokens) = found.ok_or_else(expired)?;
+        if account.is_banned {
+            return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
+        }
+        let shown = decide(&asked.kind, &asked.token_hash, &tokens, self.settings.code_life, now());
+        let shown = shown.ok_or_else(expired)?;
+        let id = &account.user.id;
+        let column = shown.column();
+        let still = format!(
+            "select ntier.expect(exists (select from auth.users where id = $1 and {column} = $2), 'the token')"
+        );
+        let spend = format!("update auth.users set {column} = '' where id = $1");
+        let mut all = vec![sql(&still, &[Some(id), Some(&asked.token_hash)]), sql(&spend, &[Some(id)])];
+        let is_change = matches!(shown, Shown::ChangeCurrent | Shown::ChangeNew);
+        let other_is_out = match shown {
+            Shown::ChangeCurrent => !tokens.change_new.hash.is_empty(),
+            _ => !tokens.change_current.hash.is_empty(),
+        };
+        if is_change && other_is_out && !tokens.half_changed {
+            all.push(sql("update auth.users set email_change_confirm_status = 1 where id = $1", &[Some(id)]));
+            self.apply_proof(all).await?.ok_or_else(expired)?;
+            return Ok(Verified::Half);
+        }
+        all.extend(consequences(shown, &account, visitor));
+        let new = Beginning::new("otp");
+        all.extend(new.statements(id, visitor));
+        let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
+        Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None)?)))
+    }
+
+    /// `None` where somebody else has used the token a moment before.
+    async fn apply_proof(&self, all: Vec<Statement>) -> Result<Option<ntier_backing::database::Answer>, Error> {
+        match store::write(&self.database, all).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Error::Changed(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What follows from a token that was shown, besides a session.
+fn consequences(shown: Shown, account: &Account, visitor: &Visitor) -> Vec<Statement> {
+    let user = &account.user;
+    let (id, actor) = (user.id.as_str(), Actor::user(user));
+    let audit = |action: &str, kind: &str| store::audit(action, kind, &actor, &visitor.address, &Value::Null);
+    match shown {
+        Shown::Confirmation | Shown::Recovery if user.email_confirmed_at.is_none() => {
+            let mut all = set_email(id, &user.email, true);
+            all.extend([set_providers(id), audit("user_signedup", "team")]);
+            all
+        }
+        Shown::Confirmation | Shown::Recovery => vec![audit("login", "account")],
+        Shown::ChangeCurrent | Shown::ChangeNew => {
+            let new = user.new_email.as_deref().unwrap_or_default();
+            let mut all = set_email(id, new, true);
+            all.push(sql(
+                "update auth.users set email_change = '', email_change_token_current = '', email_change_token_new = '', \
+                 email_change_confirm_status = 0 where id = $1",
+                &[Some(id)],
+            ));
+            all.extend([set_providers(id), audit("user_modified", "user")]);
+            all
+        }
+    }
+}
+
+/// `column` is `confirmation` or `recovery`.
+pub fn set_token(column: &str, id: &str, hash: &str) -> Statement {
+    let text = format!("update auth.users set {column}_token = $2, {column}_sent_at = now() where id = $1");
+    sql(&text, &[Some(id), Some(hash)])
+}
+
+fn see_other(target: &str, fragment: &str) -> Response<Bytes> {
+    let target = target.split('#').next().unwrap_or_default();
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    if let Ok(location) = HeaderValue::from_str(&format!("{target}#{fragment}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn fragment(session: &Session, kind: &str) -> String {
+    let Session { access_token, expires_at, expires_in, refresh_token, token_type, .. } = session;
+    format!(
+        "access_token={access_token}&expires_at={expires_at}&expires_in={expires_in}&refresh_token={refresh_token}&sb=\
+         &token_type={token_type}&type={}",
+        encoded(kind)
+    )
+}
+
+fn error_fragment(refused: &Refused) -> String {
+    let name = match refused.status {
+        400 => "invalid_request",
+        401 => "unauthorized_client",
+        403 => "access_denied",
+        500 => "server_error",
+        503 => "temporarily_unavailable",
+        _ => "",
+    };
+    let name = if name.is_empty() { String::new() } else { format!("error={name}&") };
+    format!("{name}error_code={}&error_description={}&sb=", refused.code.text(), encoded(&refused.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_a8_a_token_proves_what_its_type_says() {
+        let sent = |hash: &str| Sent { hash: hash.into(), at: Some(1000) };
+        let tokens = Tokens {
+            confirmation: sent("c"),
+            recovery: sent("r"),
+            change_current: sent("o"),
+            change_new: sent("n"),
+            half_changed: false,
+        };
+        for (kind, hash, at, expected) in [
+            ("signup", "c", 1000, Some(Shown::Confirmation)),
+            ("invite", "c", 1000, Some(Shown::Confirmation)),
+            ("signup", "r", 1000, None),
+            ("recovery", "r", 1000, Some(Shown::Recovery)),
+            ("magiclink", "r", 4600, Some(Shown::Recovery)),
+            ("magiclink", "r", 4601, None),
+            ("email", "c", 1000, Some(Shown::Confirmation)),
+            ("email", "r", 1000, Some(Shown::Recovery)),
+            ("email", "n", 1000, None),
+            ("email_change", "o", 1000, Some(Shown::ChangeCurrent)),
+            ("email_change", "n", 1000, Some(Shown::ChangeNew)),
+            ("email_change", "c", 1000, None),
+            ("sms", "c", 1000, None),
+        ] {
+            assert_eq!(decide(kind, hash, &tokens, 3600, at), expected, "{kind} {hash} {at}");
+        }
+        assert_eq!(decide("signup", "", &Tokens::default(), 3600, 0), None);
+    }
+}
