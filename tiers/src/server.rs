@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ntier_auth::Auth;
+use ntier_auth::{Auth, Delivery};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
@@ -56,6 +56,8 @@ pub enum Error {
     Project(#[from] migrate::Error),
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+    #[error("e-mails cannot be sent: {0}")]
+    Mail(#[from] ntier_auth::Fault),
 }
 
 /// A node that answers.
@@ -70,6 +72,7 @@ pub struct Running {
     serving: JoinHandle<io::Result<()>>,
     listening: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    delivering: Option<JoinHandle<()>>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -139,10 +142,16 @@ async fn serve(
     let rest = Arc::new(Rest::new(database.clone(), rest_settings(settings)));
     ntier_rest::reload(&rest).await?;
     let Bound { listeners, address } = listeners;
+    let smtp = settings.auth.as_ref().and_then(|auth| auth.smtp.as_ref());
+    let delivery = smtp.map(|smtp| Delivery::new(database.clone(), smtp)).transpose()?;
     let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
+    let delivering = delivery.map(|delivery| {
+        let log = settings.log;
+        tokio::spawn(delivery.run(move |cause| log.observe(&Observation::MailNotSent { cause })))
+    });
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -150,7 +159,18 @@ async fn serve(
         let remark = format!("`ntier status` will not find this node: {cause}");
         observe(Step::Done(Outcome::Remark(remark)));
     }
-    Ok(Running { data: settings.data.clone(), address, keys, database, rest, stop, serving, listening, sweeping })
+    Ok(Running {
+        data: settings.data.clone(),
+        address,
+        keys,
+        database,
+        rest,
+        stop,
+        serving,
+        listening,
+        sweeping,
+        delivering,
+    })
 }
 
 fn node(
@@ -166,7 +186,8 @@ fn node(
     let auth = settings.auth.clone().map(|auth| {
         let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
         let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
-        let mail = settings.mode == Mode::Dev;
+        // `ntier dev` shows them, unless it was told who takes them.
+        let mail = auth.smtp.is_some() || settings.mode == Mode::Dev;
         let auth =
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone())
@@ -175,7 +196,7 @@ fn node(
         rest,
         auth,
         doorkeeper,
-        inbox: settings.mode == Mode::Dev,
+        inbox: settings.mode == Mode::Dev && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none()),
         trusted: settings.trusted_proxy.clone(),
         jwks: keys.jwks()?.to_string(),
         files: settings.public.clone(),
@@ -238,6 +259,9 @@ impl Running {
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
         self.listening.abort();
         self.sweeping.abort();
+        if let Some(delivering) = self.delivering {
+            delivering.abort();
+        }
         self.database.close().await;
         whereabouts::forget(&self.data, std::process::id());
         served

@@ -5,6 +5,7 @@
 //! node has looked at them), and what a user may see (row level security).
 
 mod admin;
+mod delivery;
 mod error;
 mod hashing;
 mod inbox;
@@ -36,6 +37,7 @@ use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
 use ntier_security::refresh::Sealer;
 
+pub use delivery::{Delivery, Fault, Smtp};
 pub use ntier_protocol::auth::request::duration;
 pub use settings::Settings;
 

@@ -83,7 +83,11 @@ fn network(address: &str) -> Cow<'_, str> {
 impl Auth {
     /// Counts the request, and refuses it where there were too many.
     pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
-        let buckets = buckets(limit, &visitor.address, account);
+        let mut buckets = buckets(limit, &visitor.address, account);
+        if let (Limit::Mail, Some(most)) = (limit, self.settings.mails_per_hour) {
+            // Of the whole project: whoever makes it send e-mails to others makes it a sender of spam.
+            buckets.push(("project|mail".to_owned(), f64::from(most), f64::from(most) / HOUR));
+        }
         let list = |values: Vec<serde_json::Value>| json!(values).to_string();
         let keys = list(buckets.iter().map(|(key, ..)| json!(key)).collect());
         let sizes = list(buckets.iter().map(|(_, size, _)| json!(size)).collect());

@@ -1,5 +1,6 @@
 //! What the service is told.
 
+use crate::delivery::Smtp;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
 
@@ -28,6 +29,10 @@ pub struct Settings {
     pub redirects: Vec<String>,
     /// Somebody delivers e-mails.
     pub mail: bool,
+    /// The server that takes them.
+    pub smtp: Option<Smtp>,
+    /// E-mails in an hour, of the whole project; `None` where they go nowhere.
+    pub mails_per_hour: Option<u32>,
     /// Seconds between two e-mails to one user about one thing.
     pub mail_pause: i64,
     /// Digits of a code.
@@ -55,6 +60,8 @@ impl Default for Settings {
             site_url: String::new(),
             redirects: Vec::new(),
             mail: false,
+            smtp: None,
+            mails_per_hour: None,
             mail_pause: 60,
             code_length: 6,
             code_life: 3600,

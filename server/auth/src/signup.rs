@@ -186,9 +186,11 @@ impl Auth {
             }
             Some((account, tokens)) => {
                 self.may_mail(&tokens.confirmation)?;
+                self.limit(Limit::Mail, visitor, None).await?;
                 (account.user.id, Vec::new())
             }
             None => {
+                self.limit(Limit::Mail, visitor, None).await?;
                 let id = Uuid::new_v4().to_string();
                 let user = NewUser {
                     id: id.clone(),

@@ -86,6 +86,7 @@ impl Auth {
             } else {
                 let sent = store::with_tokens(&self.database, "", Some(&user.email)).await?;
                 self.may_mail(&sent.map(|(_, tokens)| tokens.change_new).unwrap_or_default())?;
+                self.limit(Limit::Mail, visitor, None).await?;
                 all.extend(self.send_change(&user.id, &user.email, email, self.redirect(visitor))?);
             }
         }

@@ -9,6 +9,7 @@ pub enum Observation<'a> {
     SchemaReloaded { took: Duration },
     SchemaNotReloaded { cause: &'a str },
     ConnectionFailed { cause: &'a str },
+    MailNotSent { cause: &'a str },
 }
 
 /// What is shown.
@@ -43,6 +44,7 @@ impl Log {
             Observation::SchemaReloaded { took } => {
                 eprintln!("schema reloaded duration_ms={:.1}", took.as_secs_f64() * 1000.0);
             }
+            Observation::MailNotSent { cause } => eprintln!("an e-mail was not sent, and goes again later: {cause}"),
             Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
             Observation::ConnectionFailed { cause } => {
                 if self >= Self::Requests {

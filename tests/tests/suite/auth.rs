@@ -625,6 +625,86 @@ macro_rules! with_an_inbox {
 }
 with_an_inbox!(confirmations, recoveries, changes_of_addresses, invitations);
 
+/// A mail server, as simple as one can be; gives each message as it came.
+fn mail_server(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let (sender, messages) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), sender) = (stream, sender.clone()) else { break };
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut lines = BufReader::new(stream.try_clone()?).lines();
+                stream.write_all(b"220 here\r\n")?;
+                while let Some(line) = lines.next() {
+                    let line = line?;
+                    let reply: &[u8] = match line.get(..4).unwrap_or_default() {
+                        "QUIT" => return Ok(()),
+                        "DATA" => {
+                            stream.write_all(b"354 go on\r\n")?;
+                            let text: Vec<String> =
+                                lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
+                            let _ = sender.send(text.join("\n"));
+                            b"250 taken\r\n"
+                        }
+                        _ => b"250 fine\r\n",
+                    };
+                    stream.write_all(reply)?;
+                }
+                Ok(())
+            });
+        }
+    });
+    messages
+}
+
+/// A mail server that is away for a while loses nothing, and nothing stays in the queue.
+fn mail_is_delivered(backend: Backend) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let project = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[auth.email]\nenable_confirmations = true\n[auth.email.smtp]\nhost = \"127.0.0.1\"\nport = {}\n\
+         admin_email = \"no-reply@example.com\"\nsender_name = \"The Shop\"\n",
+        address.port()
+    );
+    std::fs::create_dir(project.path().join("supabase")).unwrap();
+    std::fs::write(project.path().join("supabase/config.toml"), config).unwrap();
+    let world = World::start_project(backend, project.path());
+    let signed_up = post(&world, "/signup", &json!({ "email": "ada@example.com", "password": PASSWORD }));
+    assert_eq!(signed_up.status, 200, "{}", signed_up.text());
+    ntier_tests::until("it was tried in vain", || {
+        world.sql("select id from ntier.mail where last_error is not null").as_array().is_some_and(|rows| !rows.is_empty())
+    });
+    let messages = mail_server(std::net::TcpListener::bind(address).unwrap());
+    let message = messages.recv_timeout(ntier_tests::node::PATIENCE).expect("it comes in the end");
+    for part in [
+        "From: \"The Shop\" <no-reply@example.com>",
+        "To: ada@example.com",
+        "Subject: Confirm Your Signup",
+        "text/plain",
+        "text/html",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    ntier_tests::until("the queue is empty", || world.sql("select id from ntier.mail") == json!([]));
+    let plain = message.replace("=\n", "").replace("=3D", "=");
+    let code =
+        plain.lines().find_map(|line| line.strip_prefix("Alternatively, enter the code: ")).unwrap().trim().to_owned();
+    let verify = json!({ "type": "signup", "email": "ada@example.com", "token": code });
+    assert_eq!(post(&world, "/verify", &verify).status, 200);
+}
+
+#[test]
+fn mail_is_delivered_embedded() {
+    mail_is_delivered(Backend::Embedded);
+}
+
+#[test]
+fn mail_is_delivered_server() {
+    mail_is_delivered(Backend::Server);
+}
+
 #[test]
 fn the_inbox_is_not_served_otherwise() {
     let world = World::start(Backend::Embedded);

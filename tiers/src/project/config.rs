@@ -50,6 +50,9 @@ pub struct Auth {
     pub inactivity_timeout: Option<i64>,
     pub email: Option<bool>,
     pub email_confirmations: Option<bool>,
+    pub smtp: Smtp,
+    /// E-mails in an hour.
+    pub email_sent: Option<u32>,
     pub site_url: Option<String>,
     pub additional_redirect_urls: Option<Vec<String>>,
     pub double_confirm_changes: Option<bool>,
@@ -60,6 +63,18 @@ pub struct Auth {
     pub otp_expiry: Option<i64>,
     pub phone: Option<bool>,
     pub phone_confirmations: Option<bool>,
+}
+
+/// A mail server, if it is enabled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Smtp {
+    pub enabled: Option<bool>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    pub pass: Option<String>,
+    pub admin_email: Option<String>,
+    pub sender_name: Option<String>,
 }
 
 impl Default for Config {
@@ -188,6 +203,14 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.sessions.inactivity_timeout", |config, value| Ok(config.auth.inactivity_timeout = Some(seconds(value)?))),
     ("auth.email.enable_signup", |config, value| Ok(config.auth.email = Some(boolean(value)?))),
     ("auth.email.enable_confirmations", |config, value| Ok(config.auth.email_confirmations = Some(boolean(value)?))),
+    ("auth.email.smtp.enabled", |config, value| Ok(config.auth.smtp.enabled = Some(boolean(value)?))),
+    ("auth.email.smtp.host", |config, value| Ok(config.auth.smtp.host = Some(string(value)?))),
+    ("auth.email.smtp.port", |config, value| Ok(config.auth.smtp.port = Some(number(value, 1, u16::MAX.into())?))),
+    ("auth.email.smtp.user", |config, value| Ok(config.auth.smtp.user = Some(string(value)?))),
+    ("auth.email.smtp.pass", |config, value| Ok(config.auth.smtp.pass = Some(string(value)?))),
+    ("auth.email.smtp.admin_email", |config, value| Ok(config.auth.smtp.admin_email = Some(string(value)?))),
+    ("auth.email.smtp.sender_name", |config, value| Ok(config.auth.smtp.sender_name = Some(string(value)?))),
+    ("auth.rate_limit.email_sent", |config, value| Ok(config.auth.email_sent = Some(number(value, 1, 1_000_000)?))),
     ("auth.site_url", |config, value| Ok(config.auth.site_url = Some(string(value)?))),
     ("auth.additional_redirect_urls", |config, value| Ok(config.auth.additional_redirect_urls = Some(strings(value)?))),
     ("auth.email.double_confirm_changes", |config, value| {

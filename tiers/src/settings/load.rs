@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
+use ntier_auth::Smtp;
+use ntier_security::Secret;
+
 use super::{Definition, Kind, Mode, Settings};
 use crate::fault::{Fault, Place};
 use crate::project::config::Auth;
@@ -101,7 +104,10 @@ impl Loader {
         if said.enabled == Some(false) {
             self.settings.auth = None;
         }
-        let no_mail = said.email_confirmations == Some(true) && self.settings.mode != Mode::Dev;
+        self.mail_server(said);
+        let no_mail = self.settings.auth.as_ref().is_none_or(|auth| auth.smtp.is_none())
+            && said.email_confirmations == Some(true)
+            && self.settings.mode != Mode::Dev;
         if no_mail || said.phone_confirmations == Some(true) {
             let message = "messages that confirm an address cannot be sent yet but to the inbox of `ntier dev`; sign-ups that need one will be refused";
             self.faults.push(Fault::warning(Place::Together, message));
@@ -126,6 +132,29 @@ impl Loader {
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
+    }
+
+    fn mail_server(&mut self, said: &Auth) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        let smtp = &said.smtp;
+        let Some(host) = smtp.host.clone().filter(|_| smtp.enabled != Some(false)) else { return };
+        let Some(address) = smtp.admin_email.clone() else {
+            let message = "auth.email.smtp needs admin_email, the address that the e-mails come from";
+            self.faults.push(Fault::error(Place::Together, message));
+            return;
+        };
+        auth.smtp = Some(Smtp {
+            host,
+            port: smtp.port.unwrap_or(587),
+            user: smtp.user.clone().unwrap_or_default(),
+            password: Secret::new(smtp.pass.clone().unwrap_or_default()),
+            from: smtp
+                .sender_name
+                .as_ref()
+                .map_or(address.clone(), |name| format!("\"{}\" <{address}>", name.replace('"', ""))),
+        });
+        // Source: GoTrue, RATE_LIMIT_EMAIL_SENT.
+        auth.mails_per_hour = Some(said.email_sent.unwrap_or(30));
     }
 
     fn file(&mut self, path: &Path) {

@@ -1,0 +1,132 @@
+//! E-mails leave the queue: some node takes what is due, sends it, and removes it. A node that dies on the way leaves it to be taken
+//! again; a mail server that is away is asked again later, with growing pauses.
+
+use std::time::Duration;
+
+use lettre::message::{Mailbox, MultiPart};
+use lettre::transport::smtp::PoolConfig;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use ntier_backing::database::{Database, Row};
+use ntier_security::Secret;
+
+use crate::error::Error;
+use crate::store::{self, sql};
+
+/// A mail server, and who writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smtp {
+    pub host: String,
+    /// 465 is TLS from the beginning; others begin it by STARTTLS, which is required but on this machine.
+    pub port: u16,
+    pub user: String,
+    pub password: Secret<String>,
+    /// An address, perhaps with a name: `Shop <no-reply@example.com>`.
+    pub from: String,
+}
+
+/// Why mail cannot be sent at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the sender {0:?} is not an address such as no-reply@example.com")]
+    From(String),
+    #[error("{0:?} cannot be a mail server with TLS")]
+    Host(String),
+}
+
+/// Sends what is in the queue.
+#[derive(Debug)]
+pub struct Delivery {
+    database: Database,
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+/// At once, by one node.
+const BATCH: &str = "10";
+/// How often the queue is looked at.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Whoever has taken an e-mail has so long to send it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Delivery {
+    pub fn new(database: Database, smtp: &Smtp) -> Result<Self, Fault> {
+        let from = smtp.from.parse().map_err(|_| Fault::From(smtp.from.clone()))?;
+        let is_local = smtp.host == "localhost"
+            || smtp.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let parameters = || TlsParameters::new(smtp.host.clone()).map_err(|_| Fault::Host(smtp.host.clone()));
+        let tls = match smtp.port {
+            465 => Tls::Wrapper(parameters()?),
+            _ if is_local => Tls::Opportunistic(parameters()?),
+            _ => Tls::Required(parameters()?),
+        };
+        let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&smtp.host)
+            .port(smtp.port)
+            .tls(tls)
+            .timeout(Some(PATIENCE / 3))
+            .pool_config(PoolConfig::new().max_size(2));
+        if !smtp.user.is_empty() {
+            transport = transport.credentials(Credentials::new(smtp.user.clone(), smtp.password.expose().clone()));
+        }
+        Ok(Self { database, transport: transport.build(), from })
+    }
+
+    /// Until the task is ended. `told` hears what goes wrong, without addresses.
+    pub async fn run(self, told: impl Fn(&str)) {
+        loop {
+            match self.some().await {
+                Ok(0) => tokio::time::sleep(PAUSE).await,
+                Ok(_) => {}
+                Err(Attempt::Database(_)) => tokio::time::sleep(PAUSE * 5).await,
+                Err(Attempt::Mail(cause)) => told(&cause),
+            }
+        }
+    }
+
+    /// Sends some of what is due; gives their number.
+    async fn some(&self) -> Result<usize, Attempt> {
+        // The next attempt is set before this one: whoever dies has not lost it.
+        let due = sql(
+            "update ntier.mail m set attempts = attempts + 1, next_attempt_at = now() + least(interval '1 hour', \
+             interval '5 seconds' * power(2, least(attempts, 10)) + interval '30 seconds') \
+             where id in (select id from ntier.mail where sent_at is null and next_attempt_at <= now() order by id \
+             limit $1::bigint for update skip locked) returning id, recipient, subject, plain, html",
+            &[Some(BATCH)],
+        );
+        let answer = store::write(&self.database, vec![due]).await.map_err(Attempt::Database)?;
+        let rows = answer.results.into_iter().next().unwrap_or_default().rows;
+        let mut failed = None;
+        for row in &rows {
+            if let Err(cause) = self.one(row).await {
+                let text = "update ntier.mail set last_error = $2, \
+                    next_attempt_at = now() + least(interval '1 hour', interval '1 second' * power(2, least(attempts, 12))) where id = $1";
+                let note = sql(text, &[row.text(0), Some(&cause)]);
+                store::write(&self.database, vec![note]).await.map_err(Attempt::Database)?;
+                failed = Some(cause);
+            }
+        }
+        failed.map_or(Ok(rows.len()), |cause| Err(Attempt::Mail(cause)))
+    }
+
+    async fn one(&self, row: &Row) -> Result<(), String> {
+        let text = |column: usize| row.text(column).unwrap_or_default().to_owned();
+        let to: Mailbox = text(1).parse().map_err(|_| "the address is none".to_owned())?;
+        let message = Message::builder()
+            .from(self.from.clone())
+            .to(to)
+            .subject(text(2))
+            .multipart(MultiPart::alternative_plain_html(text(3), text(4)))
+            .map_err(|cause| cause.to_string())?;
+        self.transport.send(message).await.map_err(|cause| cause.to_string())?;
+        // What it says is a secret of whoever got it.
+        let gone = sql("delete from ntier.mail where id = $1", &[row.text(0)]);
+        store::write(&self.database, vec![gone]).await.map(drop).map_err(|cause| cause.to_string())
+    }
+}
+
+/// What went wrong.
+enum Attempt {
+    Database(#[expect(dead_code, reason = "the node says by itself that its database is away")] Error),
+    Mail(String),
+}
