@@ -98,9 +98,13 @@ async fn greet(running: &Running, settings: &Settings, project: &Project) {
          Publishable key  {key}\n  \
          Other keys       ntier keys{data}\n  \
          Project          {what}\n  \
-         Database         {database}\n\n  \
+         Database         {database}\n{inbox}\n  \
          Try it:\n\n    curl '{example}' -H 'apikey: {key}'\n",
         data = data_flag(settings),
+        inbox = match &settings.auth {
+            Some(auth) if auth.smtp.is_none() => format!("  Mail             {url}/inbox\n"),
+            _ => String::new(),
+        },
     );
 }
 
