@@ -2,8 +2,11 @@
 //!
 //! Source: GoTrue, `crypto.GenerateOtp` and `crypto.GenerateTokenHash`, so that tokens on the way survive a move.
 
-use aws_lc_rs::digest::{SHA224, digest};
+use aws_lc_rs::digest::{SHA224, SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::UnixTime;
 
@@ -29,6 +32,13 @@ pub fn hash(address: &str, code: &str) -> String {
     sum.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// Whether this verifier belongs to the challenge (RFC 7636, 4.6; S256).
+pub fn is_verifier(verifier: &str, challenge: &str) -> bool {
+    let sum = digest(&SHA256, verifier.as_bytes());
+    !challenge.is_empty()
+        && crate::secret::equal(&URL_SAFE_NO_PAD.encode(sum.as_ref()), challenge.trim_end_matches('='))
+}
+
 /// A hash that was sent, and when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -41,7 +51,10 @@ impl Sent {
     /// Whether this hash is it, and still good.
     pub fn is(&self, hash: &str, life: i64, now: UnixTime) -> bool {
         let is_fresh = self.at.is_some_and(|at| now <= at + life);
-        !self.hash.is_empty() && is_fresh && crate::secret::equal(&self.hash, hash)
+        // What was typed is the same whether or not its link leads to a code.
+        let is_it = |ours: &str| crate::secret::equal(ours, hash);
+        let is_same = is_it(&self.hash) || self.hash.strip_prefix("pkce_").is_some_and(is_it);
+        !self.hash.is_empty() && is_fresh && is_same
     }
 
     /// Seconds until another may be sent.
@@ -62,6 +75,14 @@ mod tests {
         // printf 'a@b.c123456' | sha224sum
         assert_eq!(hash("a@b.c", "123456"), "19fc8045654795b943ae7db4b637d9ee44d1dc98644c90a3fb01fa3f");
         assert_ne!(hash("a@b.c", "123456"), hash("a@b.c", "123457"));
+    }
+
+    #[test]
+    fn security_a11_a_verifier_belongs_to_its_challenge() {
+        // RFC 7636, appendix B.
+        let (verifier, challenge) =
+            ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+        assert!(is_verifier(verifier, challenge) && !is_verifier("x", challenge) && !is_verifier("", ""));
     }
 
     #[test]

@@ -41,6 +41,28 @@ pub struct SignUp {
     #[serde(deserialize_with = "or_default")]
     pub password: String,
     pub data: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    pub challenge: Challenge,
+}
+
+/// The half of a proof (PKCE) that comes with what begins a flow.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Challenge {
+    #[serde(deserialize_with = "or_default")]
+    pub code_challenge: String,
+    #[serde(deserialize_with = "or_default")]
+    pub code_challenge_method: String,
+}
+
+/// `POST /token?grant_type=pkce`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PkceGrant {
+    #[serde(deserialize_with = "or_default")]
+    pub auth_code: String,
+    #[serde(deserialize_with = "or_default")]
+    pub code_verifier: String,
 }
 
 /// `POST /token?grant_type=password`.
@@ -75,6 +97,8 @@ pub struct UserUpdate {
     pub current_password: Option<String>,
     pub data: Option<Map<String, Value>>,
     pub app_metadata: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    pub challenge: Challenge,
 }
 
 /// `POST /admin/users` and `PUT /admin/users/{id}`.
@@ -116,6 +140,9 @@ pub struct AdminDelete {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Verify {
+    /// It came by a link in a browser.
+    #[serde(skip)]
+    pub is_link: bool,
     #[serde(rename = "type", deserialize_with = "or_default")]
     pub kind: String,
     #[serde(deserialize_with = "or_default")]
@@ -138,11 +165,19 @@ pub struct Otp {
     pub phone: String,
     pub create_user: bool,
     pub data: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    pub challenge: Challenge,
 }
 
 impl Default for Otp {
     fn default() -> Self {
-        Self { email: String::new(), phone: String::new(), create_user: true, data: None }
+        Self {
+            email: String::new(),
+            phone: String::new(),
+            create_user: true,
+            data: None,
+            challenge: Challenge::default(),
+        }
     }
 }
 
@@ -157,6 +192,8 @@ pub struct Mailing {
     #[serde(deserialize_with = "or_default")]
     pub phone: String,
     pub data: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    pub challenge: Challenge,
 }
 
 /// `POST /admin/generate_link`.

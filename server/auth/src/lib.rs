@@ -15,6 +15,7 @@ mod logout;
 mod mail;
 mod mailing;
 mod one_time;
+mod pkce;
 mod redirect;
 mod respond;
 mod settings;

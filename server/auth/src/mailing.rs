@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::one_time::set_token;
+use crate::pkce;
 use crate::signup::NewUser;
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{EMAIL_EXISTS, merge};
@@ -28,19 +29,26 @@ impl Auth {
             return Err(Refused::invalid("Password recovery requires an email").into());
         }
         let email = self.email(&asked.email)?;
+        let challenge = pkce::challenge(&asked.challenge)?;
         self.limit(Limit::Mail, visitor, None).await?;
         if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
             self.may_mail(&tokens.recovery)?;
-            self.recovery(visitor, &account, Kind::Recovery).await?;
+            self.recovery(visitor, &account, Kind::Recovery, challenge).await?;
         } else {
             self.may_mail(&Sent::default())?;
         }
         Ok(respond::json(200, &json!({})))
     }
 
-    async fn recovery(&self, visitor: &Visitor, account: &Account, kind: Kind) -> Result<(), Error> {
+    async fn recovery(
+        &self,
+        visitor: &Visitor,
+        account: &Account,
+        kind: Kind,
+        challenge: Option<&str>,
+    ) -> Result<(), Error> {
         let user = &account.user;
-        let mut all = self.send(kind, &user.id, &user.email, self.redirect(visitor))?;
+        let mut all = self.send(kind, &user.id, &user.email, self.redirect(visitor), challenge)?;
         let audit = store::audit("user_recovery_requested", "user", &Actor::user(user), &visitor.address, &Value::Null);
         all.push(audit);
         store::write(&self.database, all).await.map(drop)
@@ -62,16 +70,17 @@ impl Auth {
             (false, true) => {}
         }
         let email = self.email(&asked.email)?;
+        let challenge = pkce::challenge(&asked.challenge)?;
         self.limit(Limit::Mail, visitor, None).await?;
         match store::by_email(&self.database, &email).await? {
             Some((account, tokens)) if account.user.email_confirmed_at.is_some() => {
                 self.may_mail(&tokens.recovery)?;
-                self.recovery(visitor, &account, Kind::MagicLink).await?;
+                self.recovery(visitor, &account, Kind::MagicLink, challenge).await?;
             }
             // Who signs up this way confirms the mailbox by it.
             Some((account, tokens)) => {
                 self.may_mail(&tokens.confirmation)?;
-                let all = self.send(Kind::Confirmation, &account.user.id, &email, self.redirect(visitor))?;
+                let all = self.send(Kind::Confirmation, &account.user.id, &email, self.redirect(visitor), challenge)?;
                 store::write(&self.database, all).await?;
             }
             None if !asked.create_user || !self.settings.signup => {
@@ -80,7 +89,7 @@ impl Auth {
             None => {
                 self.may_mail(&Sent::default())?;
                 let (id, mut all) = unconfirmed(&email, asked.data.unwrap_or_default());
-                all.extend(self.send(Kind::Confirmation, &id, &email, self.redirect(visitor))?);
+                all.extend(self.send(Kind::Confirmation, &id, &email, self.redirect(visitor), challenge)?);
                 store::write(&self.database, all).await?;
             }
         }
@@ -106,17 +115,18 @@ impl Auth {
             }
         }
         let email = self.email(&asked.email)?;
+        let challenge = pkce::challenge(&asked.challenge)?;
         self.limit(Limit::Mail, visitor, None).await?;
         if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
             let (user, redirect) = (&account.user, self.redirect(visitor));
             let all = match (asked.kind.as_str(), &user.new_email) {
                 ("signup", _) if user.email_confirmed_at.is_none() => {
                     self.may_mail(&tokens.confirmation)?;
-                    self.send(Kind::Confirmation, &user.id, &email, redirect)?
+                    self.send(Kind::Confirmation, &user.id, &email, redirect, challenge)?
                 }
                 ("email_change", Some(new)) => {
                     self.may_mail(&tokens.change_new)?;
-                    self.send_change(&user.id, &email, new, redirect)?
+                    self.send_change(&user.id, (&email, new), redirect, challenge)?
                 }
                 _ => Vec::new(),
             };
@@ -130,7 +140,7 @@ impl Auth {
         let email = address(&asked.email)?;
         self.may_mail(&Sent::default())?;
         let (id, mut all) = self.invited(&email, asked.data.unwrap_or_default()).await?;
-        all.extend(self.send(Kind::Invite, &id, &email, self.redirect(visitor))?);
+        all.extend(self.send(Kind::Invite, &id, &email, self.redirect(visitor), None)?);
         all.push(sql("update auth.users set invited_at = now() where id = $1", &[Some(&id)]));
         let traits = json!({ "user_id": id, "user_email": email });
         all.push(store::audit("user_invited", "team", &Actor::ADMIN, &visitor.address, &traits));

@@ -18,7 +18,7 @@ use crate::mail::{self, Kind};
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{set_email, set_providers};
 use crate::visitor::Visitor;
-use crate::{Auth, now, redirect, respond};
+use crate::{Auth, now, pkce, redirect, respond};
 
 /// Of an e-mail change of which one mailbox has confirmed its part.
 const HALF: &str = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
@@ -55,40 +55,59 @@ impl Shown {
 }
 
 /// Decides whether a hash proves what its type says; `life` is in seconds.
-fn decide(kind: &str, hash: &str, tokens: &Tokens, life: i64, now: UnixTime) -> Option<Shown> {
-    let candidates: &[(Shown, &Sent)] = match kind {
+fn decide<'a>(kind: &str, hash: &str, tokens: &'a Tokens, life: i64, now: UnixTime) -> Option<(Shown, &'a str)> {
+    let candidates: &[(Shown, &'a Sent)] = match kind {
         "signup" | "invite" => &[(Shown::Confirmation, &tokens.confirmation)],
         "recovery" | "magiclink" => &[(Shown::Recovery, &tokens.recovery)],
         "email" => &[(Shown::Confirmation, &tokens.confirmation), (Shown::Recovery, &tokens.recovery)],
         "email_change" => &[(Shown::ChangeCurrent, &tokens.change_current), (Shown::ChangeNew, &tokens.change_new)],
         _ => &[],
     };
-    candidates.iter().find(|(_, sent)| sent.is(hash, life, now)).map(|(shown, _)| *shown)
+    candidates.iter().find(|(_, sent)| sent.is(hash, life, now)).map(|(shown, sent)| (*shown, sent.hash.as_str()))
 }
 
 /// What a verified token led to.
 enum Verified {
     Session(Box<Session>),
+    /// A code, of which the browser that has begun makes a session.
+    Code(String),
     /// The other mailbox has to confirm too.
     Half,
 }
 
 impl Auth {
     /// The statements that send a token to a user's mailbox.
-    pub(crate) fn send(&self, kind: Kind, id: &str, email: &str, redirect: &str) -> Result<Vec<Statement>, Error> {
+    pub(crate) fn send(
+        &self,
+        kind: Kind,
+        id: &str,
+        email: &str,
+        redirect: &str,
+        challenge: Option<&str>,
+    ) -> Result<Vec<Statement>, Error> {
         let column = if matches!(kind, Kind::Recovery | Kind::MagicLink) { "recovery" } else { "confirmation" };
         let (code, hash) = self.new_token(email)?;
+        let hash = prefixed(hash, challenge);
         let link = mail::link(&self.settings.url, &hash, kind.verification(), redirect);
-        Ok(vec![set_token(column, id, &hash), mail::send(kind, email, &link, &code)])
+        let mut all = vec![set_token(column, id, &hash), mail::send(kind, email, &link, &code)];
+        all.extend(challenge.map(|challenge| pkce::remember(id, kind, challenge)));
+        Ok(all)
     }
 
     /// Likewise to both mailboxes of a user whose address is to change; to the new one alone where there is no old one.
-    pub(crate) fn send_change(&self, id: &str, old: &str, new: &str, redirect: &str) -> Result<Vec<Statement>, Error> {
+    pub(crate) fn send_change(
+        &self,
+        id: &str,
+        (old, new): (&str, &str),
+        redirect: &str,
+        challenge: Option<&str>,
+    ) -> Result<Vec<Statement>, Error> {
         let mut all = Vec::new();
         let mut hashes = [String::new(), String::new()];
         let addresses = [if self.settings.double_confirm { old } else { "" }, new];
         for (address, hash) in addresses.into_iter().zip(&mut hashes).filter(|(address, _)| !address.is_empty()) {
             let (code, token) = self.new_token(address)?;
+            let token = prefixed(token, challenge);
             let link = mail::link(&self.settings.url, &token, Kind::EmailChange.verification(), redirect);
             all.push(mail::send(Kind::EmailChange, address, &link, &code));
             *hash = token;
@@ -98,6 +117,7 @@ impl Auth {
              email_change_sent_at = now(), email_change_confirm_status = 0 where id = $1",
             &[Some(id), Some(new), Some(&hashes[0]), Some(&hashes[1])],
         ));
+        all.extend(challenge.map(|challenge| pkce::remember(id, Kind::EmailChange, challenge)));
         Ok(all)
     }
 
@@ -139,13 +159,14 @@ impl Auth {
     ) -> Result<Response<Bytes>, Error> {
         if method == Method::GET {
             let text = |name: &str| visitor.parameter(name).unwrap_or_default().to_owned();
-            let asked = Verify { kind: text("type"), token_hash: text("token"), ..Verify::default() };
+            let asked = Verify { kind: text("type"), token_hash: text("token"), is_link: true, ..Verify::default() };
             if asked.kind.is_empty() || asked.token_hash.is_empty() {
                 return Err(Refused::invalid("Verify requires a token or a token hash").into());
             }
             let target = self.redirect(visitor);
             return Ok(match self.prove(visitor, &asked).await {
                 Ok(Verified::Session(session)) => see_other(target, &fragment(&session, &asked.kind)),
+                Ok(Verified::Code(code)) => see_other_with(target, &format!("code={code}")),
                 Ok(Verified::Half) => see_other(target, &format!("message={}&sb=", encoded(HALF))),
                 Err(Error::Refused(refused)) => see_other(target, &error_fragment(&refused)),
                 Err(error) => return Err(error),
@@ -176,6 +197,7 @@ impl Auth {
         }
         match self.prove(visitor, &asked).await? {
             Verified::Session(session) => Ok(respond::json(200, &session)),
+            Verified::Code(code) => Ok(respond::json(200, &json!({ "auth_code": code }))),
             Verified::Half => Ok(respond::json(200, &json!({ "msg": HALF, "code": "200" }))),
         }
     }
@@ -193,14 +215,14 @@ impl Auth {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
         let shown = decide(&asked.kind, &asked.token_hash, &tokens, self.settings.code_life, now());
-        let shown = shown.ok_or_else(expired)?;
+        let (shown, stored) = shown.ok_or_else(expired)?;
         let id = &account.user.id;
         let column = shown.column();
         let still = format!(
             "select ntier.expect(exists (select from auth.users where id = $1 and {column} = $2), 'the token')"
         );
         let spend = format!("update auth.users set {column} = '' where id = $1");
-        let mut all = vec![sql(&still, &[Some(id), Some(&asked.token_hash)]), sql(&spend, &[Some(id)])];
+        let mut all = vec![sql(&still, &[Some(id), Some(stored)]), sql(&spend, &[Some(id)])];
         let is_change = matches!(shown, Shown::ChangeCurrent | Shown::ChangeNew);
         let other_is_out = match shown {
             Shown::ChangeCurrent => !tokens.change_new.hash.is_empty(),
@@ -212,6 +234,15 @@ impl Auth {
             return Ok(Verified::Half);
         }
         all.extend(consequences(shown, &account, visitor));
+        if by_link && asked.token_hash.starts_with(pkce::PREFIX) && asked.is_link {
+            all.push(pkce::issue(id, if asked.kind == "email" { "magiclink" } else { &asked.kind }));
+            let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
+            let code = answer.results.last().and_then(|result| result.rows.first()?.text(0).map(str::to_owned));
+            return code.map(Verified::Code).ok_or_else(|| {
+                let message = "No associated flow state found.";
+                Refused::new(400, Code::FlowStateNotFound, message).into()
+            });
+        }
         let new = Beginning::new("otp");
         all.extend(new.statements(id, visitor));
         let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
@@ -264,11 +295,24 @@ fn see_other(target: &str, fragment: &str) -> Response<Bytes> {
     let target = target.split('#').next().unwrap_or_default();
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
-    if let Ok(location) = HeaderValue::from_str(&format!("{target}#{fragment}")) {
+    let mark = if fragment.is_empty() { "" } else { "#" };
+    if let Ok(location) = HeaderValue::from_str(&format!("{target}{mark}{fragment}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Likewise with a parameter more in the query.
+fn see_other_with(target: &str, parameter: &str) -> Response<Bytes> {
+    let (target, fragment) = target.split_once('#').unwrap_or((target, ""));
+    let mark = if target.contains('?') { '&' } else { '?' };
+    see_other(&format!("{target}{mark}{parameter}"), fragment)
+}
+
+/// The hash of a link that leads to a code.
+fn prefixed(hash: String, challenge: Option<&str>) -> String {
+    if challenge.is_some() { format!("{}{hash}", pkce::PREFIX) } else { hash }
 }
 
 fn encoded(text: &str) -> String {
@@ -326,7 +370,7 @@ mod tests {
             ("email_change", "c", 1000, None),
             ("sms", "c", 1000, None),
         ] {
-            assert_eq!(decide(kind, hash, &tokens, 3600, at), expected, "{kind} {hash} {at}");
+            assert_eq!(decide(kind, hash, &tokens, 3600, at).map(|(shown, _)| shown), expected, "{kind} {hash} {at}");
         }
         assert_eq!(decide("signup", "", &Tokens::default(), 3600, 0), None);
     }

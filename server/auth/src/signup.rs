@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::Kind;
+use crate::pkce;
 use crate::respond;
 use crate::store::{self, Actor, By, sql};
 use crate::visitor::Visitor;
@@ -111,6 +112,7 @@ impl Auth {
         self.check_password(&asked.password)?;
         self.limit(Limit::SignUp, visitor, None).await?;
         let by_email = provider == "email";
+        let challenge = pkce::challenge(&asked.challenge)?;
         let confirmed = if by_email { self.settings.email_autoconfirm } else { self.settings.phone_autoconfirm };
         if !confirmed && !by_email {
             let message = "Messages to phones cannot be sent yet: take new numbers as confirmed (auth.sms.enable_confirmations = false)";
@@ -125,7 +127,7 @@ impl Auth {
         let by = if by_email { By::Email(&address) } else { By::Phone(&address) };
         let mut user_metadata = asked.data.unwrap_or_default();
         if !confirmed {
-            return self.sign_up_unconfirmed(visitor, &address, &hash, user_metadata).await;
+            return self.sign_up_unconfirmed(visitor, &address, &hash, user_metadata, challenge).await;
         }
         if let Some(account) = store::find(&self.database, by).await? {
             let traits = json!({ "provider": provider });
@@ -173,6 +175,7 @@ impl Auth {
         email: &str,
         hash: &str,
         data: Map<String, Value>,
+        challenge: Option<&str>,
     ) -> Result<Response<Bytes>, Error> {
         let traits = json!({ "provider": "email" });
         let redirect = self.redirect(visitor);
@@ -205,7 +208,7 @@ impl Auth {
                 (id, user.statements())
             }
         };
-        all.extend(self.send(Kind::Confirmation, &id, email, redirect)?);
+        all.extend(self.send(Kind::Confirmation, &id, email, redirect, challenge)?);
         let actor = Actor { id: &id, name: email };
         all.push(store::audit("user_confirmation_requested", "user", &actor, &visitor.address, &traits));
         all.push(store::select_user(&id));

@@ -25,6 +25,7 @@ impl Auth {
                 let grant: RefreshGrant = request::read(body)?;
                 Ok(respond::json(200, &self.refresh(visitor, &grant.refresh_token).await?))
             }
+            Some("pkce") => self.by_code(visitor, &request::read(body)?).await,
             Some("web3") => Err(Refused::new(422, Code::Web3ProviderDisabled, "Web3 provider is disabled").into()),
             _ => Err(Refused::new(400, Code::InvalidCredentials, "unsupported_grant_type").into()),
         }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
+use crate::pkce;
 use crate::signup;
 use crate::store::{self, Account, Actor, By, sql};
 use crate::visitor::{SignedIn, Visitor};
@@ -86,8 +87,9 @@ impl Auth {
             } else {
                 let sent = store::with_tokens(&self.database, "", Some(&user.email)).await?;
                 self.may_mail(&sent.map(|(_, tokens)| tokens.change_new).unwrap_or_default())?;
+                let challenge = pkce::challenge(&asked.challenge)?;
                 self.limit(Limit::Mail, visitor, None).await?;
-                all.extend(self.send_change(&user.id, &user.email, email, self.redirect(visitor))?);
+                all.extend(self.send_change(&user.id, (&user.email, email), self.redirect(visitor), challenge)?);
             }
         }
         if let Some(phone) = &phone {

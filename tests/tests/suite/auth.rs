@@ -616,6 +616,56 @@ fn invitations(backend: Backend) {
     assert_eq!(refused(&by_user), (403, "not_admin".into()));
 }
 
+/// PKCE: the link gives a code, which only the browser that has begun can use. The pair is that of RFC 7636, appendix B.
+fn proofs(backend: Backend) {
+    let world = World::start_dev(backend, &["--auth-email-enable-confirmations"]);
+    let (verifier, challenge) =
+        ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    let with = |body: Value| {
+        let mut body = body;
+        body["code_challenge"] = challenge.into();
+        body["code_challenge_method"] = "s256".into();
+        body
+    };
+    let grant = |code: &str, verifier: &str| {
+        post(&world, "/token?grant_type=pkce", &json!({ "auth_code": code, "code_verifier": verifier }))
+    };
+    let code_of = |location: &str| {
+        assert!(!location.contains("access_token"), "{location}");
+        location.split_once("?code=").unwrap_or_else(|| panic!("{location}")).1.to_owned()
+    };
+    let body = with(json!({ "email": "ada@example.com", "password": PASSWORD }));
+    assert_eq!(post(&world, "/signup", &body).status, 200);
+    let (_, link, _) = mail(&world, "ada@example.com").remove(0);
+    let code = code_of(&follow(&world, &link));
+    assert_eq!(refused(&grant(&code, "another")), (400, "bad_code_verifier".into()));
+    let session = grant(&code, verifier);
+    assert_eq!(
+        (session.status, text(&session.json()["user"], "email")),
+        (200, "ada@example.com"),
+        "{}",
+        session.text()
+    );
+    assert_eq!(refused(&grant(&code, verifier)), (404, "flow_state_not_found".into()), "once");
+    assert_eq!(refused(&grant("nonsense", verifier)), (404, "flow_state_not_found".into()));
+    for path in ["/otp", "/recover"] {
+        world.sql("update auth.users set recovery_sent_at = null");
+        assert_eq!(post(&world, path, &with(json!({ "email": "ada@example.com" }))).status, 200, "{path}");
+        let (_, link, _) = mail(&world, "ada@example.com").remove(0);
+        assert_eq!(grant(&code_of(&follow(&world, &link)), verifier).status, 200, "{path}");
+    }
+    // Typed, the code of the e-mail is proof enough.
+    world.sql("update auth.users set recovery_sent_at = null");
+    post(&world, "/otp", &with(json!({ "email": "ada@example.com" })));
+    let (_, _, typed) = mail(&world, "ada@example.com").remove(0);
+    let verified = post(&world, "/verify", &json!({ "type": "email", "email": "ada@example.com", "token": typed }));
+    assert!(verified.json()["access_token"].is_string(), "{}", verified.text());
+    for (method, challenge) in [("plain", challenge), ("s256", "short"), ("", challenge), ("s256", "")] {
+        let body = json!({ "email": "ada@example.com", "code_challenge": challenge, "code_challenge_method": method });
+        assert_eq!(refused(&post(&world, "/otp", &body)), (400, "validation_failed".into()), "{method} {challenge}");
+    }
+}
+
 /// Each in `ntier dev`, on both databases.
 macro_rules! with_an_inbox {
     ($($name:ident),*) => {
@@ -623,7 +673,7 @@ macro_rules! with_an_inbox {
         mod mailed_server { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Server); })* }
     };
 }
-with_an_inbox!(confirmations, recoveries, changes_of_addresses, invitations);
+with_an_inbox!(proofs, confirmations, recoveries, changes_of_addresses, invitations);
 
 /// A mail server, as simple as one can be; gives each message as it came.
 fn mail_server(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<String> {
@@ -674,7 +724,10 @@ fn mail_is_delivered(backend: Backend) {
     let signed_up = post(&world, "/signup", &json!({ "email": "ada@example.com", "password": PASSWORD }));
     assert_eq!(signed_up.status, 200, "{}", signed_up.text());
     ntier_tests::until("it was tried in vain", || {
-        world.sql("select id from ntier.mail where last_error is not null").as_array().is_some_and(|rows| !rows.is_empty())
+        world
+            .sql("select id from ntier.mail where last_error is not null")
+            .as_array()
+            .is_some_and(|rows| !rows.is_empty())
     });
     let messages = mail_server(std::net::TcpListener::bind(address).unwrap());
     let message = messages.recv_timeout(ntier_tests::node::PATIENCE).expect("it comes in the end");
