@@ -131,6 +131,11 @@ impl Keys {
     }
 }
 
+/// So many random bytes, in base64url.
+pub fn random(bytes: usize) -> Result<String, Fault> {
+    text(&SystemRandom::new(), bytes)
+}
+
 /// Whether a secret stands in a tutorial or an example file.
 pub fn is_published(secret: &str) -> bool {
     PUBLISHED.contains(&secret)

@@ -13,6 +13,8 @@ pub mod refresh;
 mod role_path;
 mod secret;
 pub mod token;
+pub mod totp;
+pub mod vault;
 mod verified;
 
 pub use role_path::RolePath;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ntier_security::keys::{Fault, Keys};
+use ntier_security::vault::Vault;
 
 use crate::settings::Settings;
 
@@ -37,6 +38,22 @@ pub fn obtain(settings: &Settings) -> Result<Keys, Error> {
         read(&path)?.ok_or_else(|| Error::None(settings.data.clone()))?
     };
     configured(keys, settings)
+}
+
+/// The key with which secrets in the database are sealed, in a file of its own: it outlives the others, which may be changed.
+pub fn vault(settings: &Settings) -> Result<Vault, Error> {
+    let path = settings.data.join("vault.key");
+    let file = |cause| Error::File { path: path.clone(), cause };
+    let key = match fs::read_to_string(&path) {
+        Ok(key) => key,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            write_new(&path, &ntier_security::keys::random(32)?).map_err(file)?;
+            fs::read_to_string(&path).map_err(file)?
+        }
+        Err(cause) => return Err(file(cause)),
+    };
+    let damaged = |_| file(io::Error::new(io::ErrorKind::InvalidData, "it is no key of 32 bytes in base64url"));
+    Vault::new(key.trim()).map_err(damaged)
 }
 
 /// Reads the keys that a start has made.
@@ -73,9 +90,13 @@ fn read(path: &Path) -> Result<Option<Keys>, Error> {
 
 /// Whole or not at all: written beside it, then linked to its name. Where somebody else was faster, theirs stay.
 fn create(path: &Path, keys: &Keys) -> Result<(), Error> {
-    let file = |cause| Error::File { path: path.to_owned(), cause };
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
     let text = serde_json::to_string_pretty(keys).map_err(|cause| Error::Damaged { path: path.to_owned(), cause })?;
+    write_new(path, &text).map_err(|cause| Error::File { path: path.to_owned(), cause })
+}
+
+/// Likewise of any text.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
     let _ = fs::remove_file(&beside);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).and_then(|mut out| {
         out.write_all(text.as_bytes())?;
@@ -86,7 +107,7 @@ fn create(path: &Path, keys: &Keys) -> Result<(), Error> {
     let _ = fs::remove_file(&beside);
     match linked {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked.map_err(file),
+        linked => linked,
     }
 }
 

@@ -183,6 +183,7 @@ fn node(
     let limits =
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
     let doorkeeper = Arc::new(Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?);
+    let vault = keys::vault(settings)?;
     let auth = settings.auth.clone().map(|auth| {
         let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
         let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
@@ -190,7 +191,7 @@ fn node(
         let mail = auth.smtp.is_some() || settings.mode == Mode::Dev;
         let auth =
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, ..auth };
-        Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone())
+        Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone(), vault)
     });
     let backend = Backend {
         rest,

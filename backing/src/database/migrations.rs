@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "auth", sql: include_str!("../../../migrations/0006_auth.sql") },
     Migration { version: 7, name: "mail", sql: include_str!("../../../migrations/0007_mail.sql") },
     Migration { version: 8, name: "flow_state", sql: include_str!("../../../migrations/0008_flow_state.sql") },
+    Migration { version: 9, name: "mfa", sql: include_str!("../../../migrations/0009_mfa.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

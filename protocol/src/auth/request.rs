@@ -196,6 +196,28 @@ pub struct Mailing {
     pub challenge: Challenge,
 }
 
+/// `POST /factors`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Enroll {
+    #[serde(deserialize_with = "or_default")]
+    pub friendly_name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub factor_type: String,
+    #[serde(deserialize_with = "or_default")]
+    pub issuer: String,
+}
+
+/// `POST /factors/{id}/verify`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VerifyFactor {
+    #[serde(deserialize_with = "or_default")]
+    pub challenge_id: String,
+    #[serde(deserialize_with = "or_default")]
+    pub code: String,
+}
+
 /// `POST /admin/generate_link`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

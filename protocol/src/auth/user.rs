@@ -41,6 +41,8 @@ pub struct User {
     pub last_sign_in_at: Option<String>,
     pub app_metadata: Map<String, Value>,
     pub user_metadata: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub factors: Vec<Factor>,
     pub identities: Vec<Identity>,
     pub created_at: String,
     pub updated_at: String,
@@ -65,6 +67,28 @@ pub struct Identity {
     pub updated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+}
+
+/// A second factor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Factor {
+    pub id: String,
+    pub created_at: String,
+    pub updated_at: String,
+    /// `verified`, or `unverified` while it is being enrolled.
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub friendly_name: Option<String>,
+    pub factor_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    pub last_challenged_at: Option<String>,
+}
+
+impl Factor {
+    pub fn is_verified(&self) -> bool {
+        self.status == "verified"
+    }
 }
 
 /// What a sign-in or a refresh gives.

@@ -15,7 +15,7 @@ use crate::signup::{self, NewUser};
 use crate::store::{self, Account, Actor, By, sql};
 use crate::user::{exists, merge, set_email, set_password, set_phone};
 use crate::visitor::Visitor;
-use crate::{Auth, respond};
+use crate::{Auth, mfa, respond};
 
 /// Users on a page, unless the request says otherwise; and at most.
 const PAGE: u64 = 50;
@@ -40,6 +40,18 @@ impl Auth {
             (&Method::DELETE, ["users", id]) => {
                 let account = self.account(id).await?;
                 self.delete_user(visitor, &account, request::read(body)?).await
+            }
+            (&Method::GET, ["users", id, "factors"]) => {
+                Ok(respond::json(200, &mfa::list(&self.account(id).await?.user.factors)))
+            }
+            (&Method::DELETE, ["users", id, "factors", factor]) => {
+                let account = self.account(id).await?;
+                let factor = mfa::find(&account.user.factors, factor)?;
+                let mut all = mfa::remove(&factor.id);
+                let traits = json!({ "user_id": account.user.id, "factor_id": factor.id });
+                all.push(store::audit("factor_deleted", "factor", &Actor::ADMIN, &visitor.address, &traits));
+                store::write(&self.database, all).await?;
+                Ok(respond::json(200, factor))
             }
             (&Method::POST, ["generate_link"]) => self.generate_link(visitor, &request::read(body)?).await,
             _ => Ok(respond::not_found()),
@@ -227,6 +239,7 @@ impl Auth {
                 &[Some(id)],
             ));
             all.push(end_sessions(id));
+            all.push(sql("delete from auth.mfa_factors where user_id = $1", &[Some(id)]));
         } else {
             all.push(sql("delete from auth.users where id = $1", &[Some(id)]));
         }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::mfa::level;
 use crate::store::{self, Way, sql};
 use crate::visitor::Visitor;
 use crate::{Auth, now};
@@ -64,7 +65,7 @@ impl Auth {
         let claims = json!({
             "iss": self.settings.url, "sub": user.id, "aud": user.aud, "exp": expires, "iat": issued, "email": user.email,
             "phone": user.phone, "app_metadata": user.app_metadata, "user_metadata": user.user_metadata, "role": user.role,
-            "aal": "aal1", "amr": ways, "session_id": id.to_string(), "is_anonymous": user.is_anonymous,
+            "aal": level(ways), "amr": ways, "session_id": id.to_string(), "is_anonymous": user.is_anonymous,
         });
         Ok(Session {
             access_token: self.keys.sign(&claims.to_string()).map_err(|_| Error::Signing)?,

@@ -14,6 +14,7 @@ mod limits;
 mod logout;
 mod mail;
 mod mailing;
+mod mfa;
 mod one_time;
 mod pkce;
 mod redirect;
@@ -37,6 +38,7 @@ use ntier_security::UnixTime;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
 use ntier_security::refresh::Sealer;
+use ntier_security::vault::Vault;
 
 pub use delivery::{Delivery, Fault, Smtp};
 pub use ntier_protocol::auth::request::duration;
@@ -54,6 +56,7 @@ pub struct Auth {
     doorkeeper: Arc<Doorkeeper>,
     keys: Keys,
     sealer: Sealer,
+    vault: Vault,
     hashing: Hashing,
 }
 
@@ -61,9 +64,9 @@ pub struct Auth {
 const ATTEMPTS: usize = 5;
 
 impl Auth {
-    pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys) -> Self {
+    pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys, vault: Vault) -> Self {
         let sealer = Sealer::new(keys.jwt_secret.expose());
-        Self { database, settings, doorkeeper, keys, sealer, hashing: Hashing::new() }
+        Self { database, settings, doorkeeper, keys, sealer, vault, hashing: Hashing::new() }
     }
 
     /// Answers a request. `path` is what follows `/auth/v1`; `address` is the client's.
@@ -88,6 +91,7 @@ impl Auth {
             (&Method::GET, ["user"]) => self.user(visitor).await,
             (&Method::PUT, ["user"]) => self.update_user(visitor, body).await,
             (method @ (&Method::GET | &Method::POST), ["verify"]) => self.verify(method, visitor, body).await,
+            (method, ["factors", rest @ ..]) => self.factors(method, rest, visitor, body).await,
             (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
             (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,
             (&Method::POST, ["resend"]) => self.resend(visitor, body).await,

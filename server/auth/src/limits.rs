@@ -22,6 +22,7 @@ pub enum Limit {
     Token,
     User,
     Verify,
+    Factor,
     /// What sends an e-mail: one-time codes, recovery, repetitions.
     Mail,
 }
@@ -42,6 +43,7 @@ impl Limit {
             Self::Token => "token",
             Self::User => "user",
             Self::Verify => "verify",
+            Self::Factor => "factor",
             Self::Mail => "mail",
         }
     }
@@ -50,6 +52,7 @@ impl Limit {
     fn refill(self) -> f64 {
         match self {
             Self::Token => 150.0 / FIVE_MINUTES,
+            Self::Factor => 15.0 / 60.0,
             Self::SignUp | Self::User | Self::Verify | Self::Mail => 30.0 / FIVE_MINUTES,
             Self::Anonymous => 30.0 / HOUR,
         }

@@ -5,11 +5,13 @@ use http::Response;
 use ntier_backing::database::{self, Statement};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, UserUpdate};
+use ntier_protocol::auth::user::Factor;
 use ntier_security::password::Verdict;
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
+use crate::mfa::is_second;
 use crate::pkce;
 use crate::signup;
 use crate::store::{self, Account, Actor, By, sql};
@@ -52,6 +54,12 @@ impl Auth {
         let email = email.filter(|email| *email != user.email);
         let phone = if asked.phone.is_empty() { None } else { Some(self.phone(&asked.phone)?) };
         let phone = phone.filter(|phone| *phone != user.phone);
+        let changes_access =
+            asked.password.as_ref().is_some_and(|password| !password.is_empty()) || email.is_some() || phone.is_some();
+        if changes_access && user.factors.iter().any(Factor::is_verified) && !is_second(&who) {
+            let message = "AAL2 session is required to update email or password when MFA is enabled.";
+            return Err(Refused::new(401, Code::InsufficientAal, message).into());
+        }
         let mut all = Vec::new();
         if let Some(password) = &asked.password {
             let has_address = !asked.email.is_empty() || !asked.phone.is_empty();

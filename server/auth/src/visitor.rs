@@ -95,7 +95,9 @@ impl Auth {
         let (account, session) = if let Some(id) = session {
             let id = id.to_string();
             match store::session(&self.database, &id).await? {
-                Some(found) if found.account.user.id == subject.to_string() => (found.account, Some(SessionOf { id })),
+                Some(found) if found.account.user.id == subject.to_string() => {
+                    (found.account, Some(SessionOf { id, ways: found.ways }))
+                }
                 _ => {
                     // A user that is gone is the better reason.
                     store::find(&self.database, store::By::Id(&subject.to_string())).await?.ok_or_else(gone)?;
@@ -125,4 +127,5 @@ pub struct SignedIn {
 #[derive(Debug)]
 pub struct SessionOf {
     pub id: String,
+    pub ways: Vec<store::Way>,
 }

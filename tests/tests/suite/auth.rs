@@ -13,6 +13,8 @@ on_both!(
     admins,
     settings,
     hostile_bodies,
+    second_factors,
+    security_a9_second_factors_are_not_gone_around,
     security_a1_a2_weak_passwords_are_refused,
     security_a3_sign_ins_do_not_starve_others,
     security_t1_claims,
@@ -432,6 +434,131 @@ fn security_t4_the_banned_and_the_deleted_are_out(world: &mut World) {
     let again = sign_in(world, "ada@example.com", PASSWORD).json();
     assert_eq!(admin(world, &format!("DELETE {one}"), None).status, 200);
     assert_eq!(refused(&user(world, &again)), (403, "user_not_found".into()));
+}
+
+/// An authenticator app: the factor's id and its secret.
+fn enroll(world: &World, token: &str, name: &str) -> (String, String) {
+    let answer =
+        world.auth(Some(token), "POST /factors").json(&json!({ "factor_type": "totp", "friendly_name": name })).send();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let factor = answer.json();
+    assert!(
+        text(&factor["totp"], "qr_code").contains("<svg")
+            && text(&factor["totp"], "uri").starts_with("otpauth://totp/")
+    );
+    (text(&factor, "id").to_owned(), text(&factor["totp"], "secret").to_owned())
+}
+
+fn challenge(world: &World, token: &str, factor: &str) -> String {
+    let answer = world.auth(Some(token), &format!("POST /factors/{factor}/challenge")).send();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    text(&answer.json(), "id").to_owned()
+}
+
+fn answer_challenge(world: &World, token: &str, factor: &str, challenge: &str, code: &str) -> Answer {
+    let body = json!({ "challenge_id": challenge, "code": code });
+    world.auth(Some(token), &format!("POST /factors/{factor}/verify")).json(&body).send()
+}
+
+fn claims(token: &str) -> Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+fn second_factors(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let elsewhere = sign_in(world, "ada@example.com", PASSWORD).json();
+    let token = text(&ada, "access_token");
+    assert_eq!(claims(token)["aal"], "aal1");
+    let (factor, secret) = enroll(world, token, "phone");
+    let again = world
+        .auth(Some(token), "POST /factors")
+        .json(&json!({ "factor_type": "totp", "friendly_name": "phone" }))
+        .send();
+    assert_eq!(refused(&again), (422, "mfa_factor_name_conflict".into()));
+    let kept = world.sql("select secret from auth.mfa_factors").to_string();
+    assert!(kept.contains("sealed1.") && !kept.contains(&secret), "A9: sealed at rest: {kept}");
+    let first = challenge(world, token, &factor);
+    assert_eq!(
+        refused(&answer_challenge(world, token, &factor, &first, "000000")),
+        (422, "mfa_verification_failed".into())
+    );
+    let code = ntier_security::totp::code(&secret, ntier_tests::world::now()).unwrap();
+    let verified = answer_challenge(world, token, &factor, &first, &code);
+    assert_eq!(verified.status, 200, "{}", verified.text());
+    let session = verified.json();
+    let second = text(&session, "access_token");
+    let (claims, factors) = (claims(second), &session["user"]["factors"]);
+    let methods: Vec<&str> =
+        claims["amr"].as_array().unwrap().iter().map(|way| way["method"].as_str().unwrap()).collect();
+    assert_eq!((&claims["aal"], methods), (&json!("aal2"), vec!["totp", "password"]));
+    assert_eq!((&factors[0]["status"], &factors[0]["friendly_name"]), (&json!("verified"), &json!("phone")));
+    assert_eq!(refused(&user(world, &elsewhere)), (403, "session_not_found".into()), "it has shown one factor only");
+    // A refresh keeps what was shown.
+    let refreshed = refresh(world, text(&session, "refresh_token")).json();
+    assert_eq!(self::claims(text(&refreshed, "access_token"))["aal"], "aal2");
+    // A code is taken once, whoever has seen it.
+    let other = sign_in(world, "ada@example.com", PASSWORD).json();
+    let other = text(&other, "access_token");
+    let next = challenge(world, other, &factor);
+    assert_eq!(
+        refused(&answer_challenge(world, other, &factor, &next, &code)),
+        (422, "mfa_verification_failed".into())
+    );
+    let used_up = answer_challenge(world, token, &factor, &first, &code);
+    assert_eq!(refused(&used_up), (422, "mfa_challenge_expired".into()));
+    let one = text(&ada["user"], "id");
+    let listed = admin(world, &format!("GET /admin/users/{one}/factors"), None).json();
+    assert_eq!((listed.as_array().unwrap().len(), listed[0]["id"].as_str()), (1, Some(factor.as_str())));
+    let gone = world.auth(Some(second), &format!("DELETE /factors/{factor}")).send();
+    assert_eq!((gone.status, gone.json()["id"].as_str()), (200, Some(factor.as_str())));
+    let after = refresh(world, text(&refreshed, "refresh_token")).json();
+    assert_eq!(self::claims(text(&after, "access_token"))["aal"], "aal1");
+    assert!(after["user"].get("factors").is_none(), "{after}");
+    for (kind, code) in [
+        ("phone", "mfa_phone_enroll_not_enabled"),
+        ("webauthn", "mfa_webauthn_enroll_not_enabled"),
+        ("x", "validation_failed"),
+    ] {
+        let answer = world.auth(Some(second), "POST /factors").json(&json!({ "factor_type": kind })).send();
+        assert_eq!(refused(&answer).1, code, "{kind}");
+    }
+}
+
+fn security_a9_second_factors_are_not_gone_around(world: &mut World) {
+    let ada = sign_up(world, "ada@example.com");
+    let token = text(&ada, "access_token");
+    let (factor, secret) = enroll(world, token, "phone");
+    let id = challenge(world, token, &factor);
+    let code = ntier_security::totp::code(&secret, ntier_tests::world::now()).unwrap();
+    assert_eq!(answer_challenge(world, token, &factor, &id, &code).status, 200);
+    // Whoever has the password alone changes nothing that matters.
+    let thief = sign_in(world, "ada@example.com", PASSWORD).json();
+    let thief = text(&thief, "access_token");
+    let put = |body: &Value| refused(&world.auth(Some(thief), "PUT /user").json(body).send());
+    assert_eq!(put(&json!({ "password": "another horse battery" })), (401, "insufficient_aal".into()));
+    assert_eq!(put(&json!({ "email": "thief@example.com" })), (401, "insufficient_aal".into()));
+    let removed = world.auth(Some(thief), &format!("DELETE /factors/{factor}")).send();
+    assert_eq!(refused(&removed), (422, "insufficient_aal".into()));
+    let more = world
+        .auth(Some(thief), "POST /factors")
+        .json(&json!({ "factor_type": "totp", "friendly_name": "mine" }))
+        .send();
+    assert_eq!(refused(&more), (403, "insufficient_aal".into()));
+    // Nor does another user use it.
+    let bob = sign_up(world, "bob@example.com");
+    let bob = text(&bob, "access_token");
+    let theirs = world.auth(Some(bob), &format!("POST /factors/{factor}/challenge")).send();
+    assert_eq!(refused(&theirs), (404, "mfa_factor_not_found".into()));
+    let nobody = post(world, "/signup", &json!({})).json();
+    let anonymous =
+        world.auth(Some(text(&nobody, "access_token")), "POST /factors").json(&json!({ "factor_type": "totp" })).send();
+    assert_eq!(refused(&anonymous), (403, "no_authorization".into()));
+    // A few guesses, and the factor is closed for a while.
+    let id = challenge(world, thief, &factor);
+    let guess = || answer_challenge(world, thief, &factor, &id, "12345").status;
+    assert_eq!(attempts_refused(&guess), 429);
 }
 
 /// The e-mails to an address, the last first: what they are about, their link and their code.
