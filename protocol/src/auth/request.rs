@@ -85,6 +85,14 @@ pub struct RefreshGrant {
     pub refresh_token: String,
 }
 
+/// `POST /token?grant_type=id_token`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct IdTokenGrant {
+    #[serde(deserialize_with = "or_default")]
+    pub provider: String,
+}
+
 /// `PUT /user`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -95,6 +103,9 @@ pub struct UserUpdate {
     pub phone: String,
     pub password: Option<String>,
     pub current_password: Option<String>,
+    /// The code of a reauthentication.
+    #[serde(deserialize_with = "or_default")]
+    pub nonce: String,
     pub data: Option<Map<String, Value>>,
     pub app_metadata: Option<Map<String, Value>>,
     #[serde(flatten)]

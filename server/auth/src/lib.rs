@@ -17,6 +17,7 @@ mod mailing;
 mod mfa;
 mod one_time;
 mod pkce;
+mod reauthenticate;
 mod redirect;
 mod respond;
 mod settings;
@@ -91,6 +92,11 @@ impl Auth {
             (&Method::GET, ["user"]) => self.user(visitor).await,
             (&Method::PUT, ["user"]) => self.update_user(visitor, body).await,
             (method @ (&Method::GET | &Method::POST), ["verify"]) => self.verify(method, visitor, body).await,
+            (&Method::GET, ["reauthenticate"]) => self.reauthenticate(visitor).await,
+            (&Method::GET, ["user", "identities", "authorize"]) | (&Method::DELETE, ["user", "identities", _]) => {
+                self.signed_in(visitor).await?;
+                Err(Refused::new(404, Code::ManualLinkingDisabled, "Manual linking is disabled").into())
+            }
             (method, ["factors", rest @ ..]) => self.factors(method, rest, visitor, body).await,
             (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
             (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,

@@ -13,6 +13,7 @@ pub enum Kind {
     MagicLink,
     Invite,
     EmailChange,
+    Reauthentication,
 }
 
 impl Kind {
@@ -23,6 +24,7 @@ impl Kind {
             Self::MagicLink => "magic_link",
             Self::Invite => "invite",
             Self::EmailChange => "email_change",
+            Self::Reauthentication => "reauthentication",
         }
     }
 
@@ -34,6 +36,7 @@ impl Kind {
             Self::MagicLink => "magiclink",
             Self::Invite => "invite",
             Self::EmailChange => "email_change",
+            Self::Reauthentication => "reauthentication",
         }
     }
 
@@ -48,6 +51,7 @@ impl Kind {
             }
             Self::MagicLink => ("Your Magic Link", "Follow this link to login:", "Log In"),
             Self::Invite => ("You have been invited", "Follow this link to accept the invite:", "Accept the invite"),
+            Self::Reauthentication => ("Confirm reauthentication", "", ""),
             Self::EmailChange => (
                 "Confirm Email Change",
                 "Follow this link to confirm the change of your email address:",
@@ -71,6 +75,17 @@ pub fn send(kind: Kind, recipient: &str, link: &str, code: &str) -> Statement {
         "<h2>{subject}</h2>\n<p>{what}</p>\n<p><a href=\"{}\">{words}</a></p>\n<p>Alternatively, enter the code: {code}</p>\n",
         escaped(link)
     );
+    sql(
+        "insert into ntier.mail (recipient, kind, subject, plain, html) values ($1, $2, $3, $4, $5)",
+        &[Some(recipient), Some(kind.name()), Some(subject), Some(&plain), Some(&html)],
+    )
+}
+
+/// Likewise one without a link.
+pub fn send_code(kind: Kind, recipient: &str, code: &str) -> Statement {
+    let (subject, ..) = kind.words();
+    let plain = format!("{subject}\n\nEnter the code: {code}\n");
+    let html = format!("<h2>{subject}</h2>\n<p>Enter the code: {code}</p>\n");
     sql(
         "insert into ntier.mail (recipient, kind, subject, plain, html) values ($1, $2, $3, $4, $5)",
         &[Some(recipient), Some(kind.name()), Some(subject), Some(&plain), Some(&html)],

@@ -30,6 +30,7 @@ pub struct Tokens {
     pub recovery: Sent,
     pub change_current: Sent,
     pub change_new: Sent,
+    pub reauthentication: Sent,
     /// One mailbox has confirmed the change.
     pub half_changed: bool,
 }
@@ -353,6 +354,7 @@ mod tests {
             recovery: sent("r"),
             change_current: sent("o"),
             change_new: sent("n"),
+            reauthentication: sent("a"),
             half_changed: false,
         };
         for (kind, hash, at, expected) in [

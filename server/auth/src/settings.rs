@@ -20,6 +20,8 @@ pub struct Settings {
     pub password: Policy,
     /// Whoever changes a password has to know the old one.
     pub require_current_password: bool,
+    /// Whoever changes a password in a session older than a day has to show a code from the mailbox.
+    pub reauthenticate: bool,
     /// Seconds that an access token lives.
     pub token_life: i64,
     pub refresh: refresh::Policy,
@@ -55,6 +57,7 @@ impl Default for Settings {
             phone_autoconfirm: false,
             password: Policy { shortest: 8, letters: Letters::Any },
             require_current_password: false,
+            reauthenticate: false,
             token_life: 3600,
             refresh: refresh::Policy { reuse_interval: 10, timebox: None, inactivity: None },
             site_url: String::new(),

@@ -121,7 +121,8 @@ pub async fn by_email(database: &Database, email: &str) -> Result<Option<(Accoun
 const TOKENS: &str = "u.confirmation_token, extract(epoch from u.confirmation_sent_at)::bigint, \
     u.recovery_token, extract(epoch from u.recovery_sent_at)::bigint, \
     u.email_change_token_current, extract(epoch from u.email_change_sent_at)::bigint, \
-    u.email_change_token_new, extract(epoch from u.email_change_sent_at)::bigint, u.email_change_confirm_status";
+    u.email_change_token_new, extract(epoch from u.email_change_sent_at)::bigint, u.email_change_confirm_status, \
+    u.reauthentication_token, extract(epoch from u.reauthentication_sent_at)::bigint";
 
 async fn tokens(database: &Database, statement: Statement) -> Result<Option<(Account, Tokens)>, Error> {
     let answer = read(database, vec![statement]).await?;
@@ -136,6 +137,7 @@ async fn tokens(database: &Database, statement: Statement) -> Result<Option<(Acc
         change_current: sent(8),
         change_new: sent(10),
         half_changed: row.text(12) == Some("1"),
+        reauthentication: sent(13),
     };
     Ok(Some((Account::of(row)?, tokens)))
 }

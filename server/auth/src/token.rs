@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::Response;
 use ntier_protocol::auth::error::{Code, Error as Refused};
-use ntier_protocol::auth::request::{self, PasswordGrant, RefreshGrant};
+use ntier_protocol::auth::request::{self, IdTokenGrant, PasswordGrant, RefreshGrant};
 use ntier_protocol::auth::user::Session;
 use ntier_security::password::{self, Verdict};
 use ntier_security::refresh::{self, Decision, Facts, Refusal};
@@ -26,6 +26,11 @@ impl Auth {
                 Ok(respond::json(200, &self.refresh(visitor, &grant.refresh_token).await?))
             }
             Some("pkce") => self.by_code(visitor, &request::read(body)?).await,
+            Some("id_token") => {
+                let grant: IdTokenGrant = request::read(body)?;
+                let message = format!("Provider (issuer {:?}) is not enabled", grant.provider);
+                Err(Refused::new(400, Code::ProviderDisabled, message).into())
+            }
             Some("web3") => Err(Refused::new(422, Code::Web3ProviderDisabled, "Web3 provider is disabled").into()),
             _ => Err(Refused::new(400, Code::InvalidCredentials, "unsupported_grant_type").into()),
         }

@@ -67,7 +67,9 @@ impl Auth {
                 let message = "Updating password of an anonymous user without an email or phone is not allowed";
                 return Err(Refused::new(422, Code::ValidationFailed, message).into());
             }
+            let proven = self.reauthenticated(&who, &asked.nonce).await?;
             let hash = self.new_password(asked, account, password).await?;
+            all.extend(proven);
             all.push(unchanged(account));
             all.push(set_password(&user.id, &hash));
             // Whoever had the old password is out.

@@ -96,7 +96,7 @@ impl Auth {
             let id = id.to_string();
             match store::session(&self.database, &id).await? {
                 Some(found) if found.account.user.id == subject.to_string() => {
-                    (found.account, Some(SessionOf { id, ways: found.ways }))
+                    (found.account, Some(SessionOf { id, created_at: found.created_at, ways: found.ways }))
                 }
                 _ => {
                     // A user that is gone is the better reason.
@@ -127,5 +127,7 @@ pub struct SignedIn {
 #[derive(Debug)]
 pub struct SessionOf {
     pub id: String,
+    /// Seconds since 1970.
+    pub created_at: i64,
     pub ways: Vec<store::Way>,
 }

@@ -793,6 +793,36 @@ fn proofs(backend: Backend) {
     }
 }
 
+/// A password is not changed by whoever found an old session.
+fn security_a10_reauthentication(backend: Backend) {
+    let world = World::start_dev(backend, &["--auth-email-secure-password-change"]);
+    let ada = sign_up(&world, "ada@example.com");
+    let token = text(&ada, "access_token");
+    let put = |body: &Value| world.auth(Some(token), "PUT /user").json(body).send();
+    assert_eq!(put(&json!({ "password": "a first horse battery" })).status, 200, "the session is fresh");
+    world.sql("update auth.sessions set created_at = created_at - interval '25 hours'");
+    let change = |nonce: &str| put(&json!({ "password": "another horse battery", "nonce": nonce }));
+    assert_eq!(refused(&change("")), (400, "reauthentication_needed".into()));
+    assert_eq!(refused(&change("123456")), (422, "reauthentication_not_valid".into()));
+    let asked = world.auth(Some(token), "GET /reauthenticate").send();
+    assert_eq!((asked.status, asked.json()), (200, json!({})));
+    let mut ask = world.ask(&Who::Nobody, "GET /");
+    ask.move_to(&format!("{}/rest/v1/", world.node.url), &format!("{}/inbox/api/v1/messages", world.node.url));
+    let messages = ask.send().json();
+    let code = text(&messages["messages"][0], "Snippet")
+        .lines()
+        .find_map(|line| line.strip_prefix("Enter the code: "))
+        .unwrap()
+        .to_owned();
+    assert_eq!(change(&code).status, 200);
+    assert_eq!(sign_in(&world, "ada@example.com", "another horse battery").status, 200);
+    assert_eq!(
+        refused(&put(&json!({ "password": "a third horse battery", "nonce": code }))),
+        (422, "reauthentication_not_valid".into()),
+        "once"
+    );
+}
+
 /// Each in `ntier dev`, on both databases.
 macro_rules! with_an_inbox {
     ($($name:ident),*) => {
@@ -800,7 +830,7 @@ macro_rules! with_an_inbox {
         mod mailed_server { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Server); })* }
     };
 }
-with_an_inbox!(proofs, confirmations, recoveries, changes_of_addresses, invitations);
+with_an_inbox!(security_a10_reauthentication, proofs, confirmations, recoveries, changes_of_addresses, invitations);
 
 /// A mail server, as simple as one can be; gives each message as it came.
 fn mail_server(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<String> {

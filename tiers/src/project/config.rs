@@ -56,6 +56,7 @@ pub struct Auth {
     pub site_url: Option<String>,
     pub additional_redirect_urls: Option<Vec<String>>,
     pub double_confirm_changes: Option<bool>,
+    pub secure_password_change: Option<bool>,
     /// Seconds.
     pub max_frequency: Option<i64>,
     pub otp_length: Option<usize>,
@@ -215,6 +216,9 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.additional_redirect_urls", |config, value| Ok(config.auth.additional_redirect_urls = Some(strings(value)?))),
     ("auth.email.double_confirm_changes", |config, value| {
         Ok(config.auth.double_confirm_changes = Some(boolean(value)?))
+    }),
+    ("auth.email.secure_password_change", |config, value| {
+        Ok(config.auth.secure_password_change = Some(boolean(value)?))
     }),
     ("auth.email.max_frequency", |config, value| Ok(config.auth.max_frequency = Some(seconds(value)?))),
     ("auth.email.otp_length", |config, value| Ok(config.auth.otp_length = Some(number(value, 6, 10)?))),

@@ -307,6 +307,17 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "auth.email.secure_password_change",
+        kind: Boolean,
+        default: "false",
+        doc: "Whoever changes a password in a session older than a day has to show a code from the mailbox",
+        set: |settings, text| {
+            let needed = value::boolean(text)?;
+            with_auth(settings, |auth| auth.reauthenticate = needed);
+            Ok(())
+        },
+    },
+    Definition {
         name: "auth.site_url",
         kind: Value("URL"),
         default: "the address of the node",

@@ -127,6 +127,7 @@ impl Loader {
         auth.site_url = said.site_url.clone().unwrap_or(std::mem::take(&mut auth.site_url));
         auth.redirects = said.additional_redirect_urls.clone().unwrap_or(std::mem::take(&mut auth.redirects));
         auth.double_confirm = said.double_confirm_changes.unwrap_or(auth.double_confirm);
+        auth.reauthenticate = said.secure_password_change.unwrap_or(auth.reauthenticate);
         auth.mail_pause = said.max_frequency.unwrap_or(auth.mail_pause);
         auth.code_length = said.otp_length.unwrap_or(auth.code_length);
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
