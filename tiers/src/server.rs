@@ -301,6 +301,7 @@ async fn sweep(database: Database) {
         let statements = [
             "delete from ntier.idempotency_keys where created_at < now() - interval '1 day'",
             "delete from ntier.rate_limits where seen_at < now() - interval '2 hours'",
+            "delete from ntier.mail where created_at < now() - interval '1 day'",
             "delete from auth.flow_state where created_at < now() - interval '1 day'",
             "delete from auth.sessions where not_after < now() - interval '1 day'",
         ];

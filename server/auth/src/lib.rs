@@ -61,6 +61,8 @@ pub struct Auth {
     hashing: Hashing,
 }
 
+/// Bytes of a body. Source: GoTrue, `limitRequestBody`.
+const LARGEST: usize = 1 << 20;
 /// How often a flow begins again where facts change under it.
 const ATTEMPTS: usize = 5;
 
@@ -84,6 +86,10 @@ impl Auth {
     async fn route(&self, path: &str, visitor: &Visitor, request: &Request<Bytes>) -> Result<Response<Bytes>, Error> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let body = request.body();
+        if body.len() > LARGEST {
+            let message = "Request body too large";
+            return Err(Refused::new(413, Code::RequestEntityTooLarge, message).into());
+        }
         match (request.method(), parts.as_slice()) {
             (&Method::GET, ["settings"]) => Ok(respond::settings(&self.settings)),
             (&Method::POST, ["signup"]) => self.sign_up(visitor, body).await,

@@ -17,7 +17,7 @@ use crate::one_time::set_token;
 use crate::pkce;
 use crate::signup::NewUser;
 use crate::store::{self, Account, Actor, sql};
-use crate::user::{EMAIL_EXISTS, merge};
+use crate::user::{EMAIL_EXISTS, forget_password, merge};
 use crate::visitor::Visitor;
 use crate::{Auth, respond};
 
@@ -80,7 +80,14 @@ impl Auth {
             // Who signs up this way confirms the mailbox by it.
             Some((account, tokens)) => {
                 self.may_mail(&tokens.confirmation)?;
-                let all = self.send(Kind::Confirmation, &account.user.id, &email, self.redirect(visitor), challenge)?;
+                let mut all = vec![forget_password(&account.user.id)];
+                all.extend(self.send(
+                    Kind::Confirmation,
+                    &account.user.id,
+                    &email,
+                    self.redirect(visitor),
+                    challenge,
+                )?);
                 store::write(&self.database, all).await?;
             }
             None if !asked.create_user || !self.settings.signup => {
@@ -155,7 +162,10 @@ impl Auth {
             Some((account, _)) if account.user.email_confirmed_at.is_some() => {
                 Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into())
             }
-            Some((account, _)) => Ok((account.user.id, Vec::new())),
+            Some((account, _)) => {
+                let forget = forget_password(&account.user.id);
+                Ok((account.user.id, vec![forget]))
+            }
             None => Ok(unconfirmed(email, data)),
         }
     }
@@ -190,9 +200,10 @@ impl Auth {
             }
             "signup" => {
                 let (id, mut all) = self.invited(&email, data.clone()).await?;
-                if all.is_empty() {
+                if found.is_some() {
                     all.push(merge("raw_user_meta_data", &id, &data));
-                } else if asked.kind == "signup" {
+                }
+                if asked.kind == "signup" && (found.is_none() || !asked.password.is_empty()) {
                     if asked.password.is_empty() {
                         return Err(Refused::invalid("Signup requires a valid password").into());
                     }

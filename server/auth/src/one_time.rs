@@ -16,7 +16,7 @@ use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::store::{self, Account, Actor, sql};
-use crate::user::{set_email, set_providers};
+use crate::user::{forget_password, set_email, set_providers};
 use crate::visitor::Visitor;
 use crate::{Auth, now, pkce, redirect, respond};
 
@@ -267,7 +267,11 @@ fn consequences(shown: Shown, account: &Account, visitor: &Visitor) -> Vec<State
     let audit = |action: &str, kind: &str| store::audit(action, kind, &actor, &visitor.address, &Value::Null);
     match shown {
         Shown::Confirmation | Shown::Recovery if user.email_confirmed_at.is_none() => {
-            let mut all = set_email(id, &user.email, true);
+            let mut all = Vec::new();
+            if shown == Shown::Recovery {
+                all.push(forget_password(id));
+            }
+            all.extend(set_email(id, &user.email, true));
             all.extend([set_providers(id), audit("user_signedup", "team")]);
             all
         }

@@ -190,7 +190,13 @@ impl Auth {
             Some((account, tokens)) => {
                 self.may_mail(&tokens.confirmation)?;
                 self.limit(Limit::Mail, visitor, None).await?;
-                (account.user.id, Vec::new())
+                // Who signed up before may have been somebody else, who waits for the owner of the mailbox to confirm: what that one
+                // said is void, and so is the link that was sent for it.
+                let data = Value::Object(data).to_string();
+                let text = "update auth.users set encrypted_password = $2, raw_user_meta_data = $3::jsonb, updated_at = now() \
+                    where id = $1 and email_confirmed_at is null";
+                let anew = sql(text, &[Some(&account.user.id), Some(hash), Some(&data)]);
+                (account.user.id, vec![anew])
             }
             None => {
                 self.limit(Limit::Mail, visitor, None).await?;

@@ -161,6 +161,12 @@ fn unchanged(account: &Account) -> Statement {
     )
 }
 
+/// Whoever set the password of a user who is not confirmed may be somebody else: it goes before the owner of the mailbox comes in
+/// without it.
+pub fn forget_password(id: &str) -> Statement {
+    sql("update auth.users set encrypted_password = '' where id = $1 and email_confirmed_at is null", &[Some(id)])
+}
+
 /// Whatever was sent to change the account by the old password is void.
 pub fn set_password(id: &str, hash: &str) -> Statement {
     sql(

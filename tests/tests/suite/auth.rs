@@ -299,6 +299,11 @@ fn hostile_bodies(world: &mut World) {
         let begin: String = body.chars().take(60).collect();
         assert_eq!(answer.status, status, "{line} {begin}: {}", answer.text());
     }
+    let large = json!({ "data": { "a": "x".repeat(2 << 20) } });
+    assert_eq!(
+        refused(&world.auth(Some(token), "PUT /user").json(&large).send()),
+        (413, "request_entity_too_large".into())
+    );
     assert_eq!(user(world, &ada).status, 200);
 }
 
@@ -584,8 +589,10 @@ fn mail(world: &World, email: &str) -> Vec<(String, String, String)> {
 
 /// Follows a link as a browser does; gives where it leads.
 fn follow(world: &World, link: &str) -> String {
-    let path = link.split("/auth/v1").nth(1).unwrap();
-    let answer = world.auth(None, &format!("GET {path}")).send();
+    // It has no key to show.
+    let mut ask = world.ask(&Who::Nobody, "GET /");
+    ask.move_to(&format!("{}/rest/v1/", world.node.url), link);
+    let answer = ask.send();
     assert_eq!(answer.status, 303, "{}", answer.text());
     answer.header("location").unwrap().to_owned()
 }
@@ -643,6 +650,40 @@ fn confirmations(backend: Backend) {
         session.text()
     );
     assert_eq!(refused(&verify(&code)), (403, "otp_expired".into()), "once");
+}
+
+/// Somebody signs up with another's address and waits for the owner of the mailbox to confirm it.
+fn security_a11_nobody_prepares_an_account_for_another(backend: Backend) {
+    let world = World::start_dev(backend, &["--auth-email-enable-confirmations", "--api-require-key"]);
+    let thief = "the thief's password";
+    let prepare = |email: &str| {
+        assert_eq!(post(&world, "/signup", &json!({ "email": email, "password": thief })).status, 200);
+        world.sql("update auth.users set confirmation_sent_at = confirmation_sent_at - interval '1 hour'");
+    };
+    // The owner signs up too.
+    prepare("ada@example.com");
+    let (_, old, _) = mail(&world, "ada@example.com").remove(0);
+    assert_eq!(post(&world, "/signup", &json!({ "email": "ada@example.com", "password": PASSWORD })).status, 200);
+    assert!(follow(&world, &old).contains("error_code=otp_expired"));
+    let (_, new, _) = mail(&world, "ada@example.com").remove(0);
+    assert!(follow(&world, &new).contains("access_token="));
+    assert_eq!(
+        (sign_in(&world, "ada@example.com", thief).status, sign_in(&world, "ada@example.com", PASSWORD).status),
+        (400, 200)
+    );
+    // Comes in by a code, by recovery, or is invited.
+    for (email, path) in [("bob@example.com", "/otp"), ("cyd@example.com", "/recover")] {
+        prepare(email);
+        assert_eq!(post(&world, path, &json!({ "email": email })).status, 200, "{path}");
+        let (_, link, _) = mail(&world, email).remove(0);
+        assert!(follow(&world, &link).contains("access_token="), "{path}");
+        assert_eq!(sign_in(&world, email, thief).status, 400, "{path}");
+    }
+    prepare("dan@example.com");
+    assert_eq!(admin(&world, "POST /invite", Some(&json!({ "email": "dan@example.com" }))).status, 200);
+    let (_, link, _) = mail(&world, "dan@example.com").remove(0);
+    assert!(follow(&world, &link).contains("access_token="));
+    assert_eq!(sign_in(&world, "dan@example.com", thief).status, 400);
 }
 
 fn recoveries(backend: Backend) {
@@ -830,7 +871,15 @@ macro_rules! with_an_inbox {
         mod mailed_server { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Server); })* }
     };
 }
-with_an_inbox!(security_a10_reauthentication, proofs, confirmations, recoveries, changes_of_addresses, invitations);
+with_an_inbox!(
+    security_a11_nobody_prepares_an_account_for_another,
+    security_a10_reauthentication,
+    proofs,
+    confirmations,
+    recoveries,
+    changes_of_addresses,
+    invitations
+);
 
 /// A mail server, as simple as one can be; gives each message as it came.
 fn mail_server(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<String> {
