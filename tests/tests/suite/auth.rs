@@ -331,7 +331,7 @@ fn security_a3_sign_ins_do_not_starve_others(world: &mut World) {
             assert_eq!(world.get("/films?select=id&id=eq.1").status, 200);
             served += 1;
         }
-        assert!(served > 20, "{served}");
+        assert!(served > 5, "{served}");
         for attempt in attempts {
             assert!(matches!(attempt.join().unwrap(), 400 | 429));
         }
