@@ -194,7 +194,9 @@ language sql as $$
     insert into ntier.rate_limits as bucket (key, tokens, refill, is_allowed, seen_at)
     select key, size - 1, refill, true, now() from asked
     on conflict (key) do update set
-      tokens = greatest(0, least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill) - 1),
+      -- Who is refused takes nothing: else whoever asks without end would keep the bucket empty for everybody.
+      tokens = least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill)
+        - case when least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill) >= 1 then 1 else 0 end,
       is_allowed = least(excluded.tokens + 1, bucket.tokens + extract(epoch from now() - bucket.seen_at) * excluded.refill) >= 1,
       seen_at = now()
     returning is_allowed

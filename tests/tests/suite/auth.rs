@@ -988,13 +988,10 @@ fn limits(backend: Backend) {
     assert_eq!(attempt("203.0.113.8", "x@b.c"), 400, "others are not concerned");
     // Many addresses, one account.
     let one = |number: u32| attempt(&format!("198.51.100.{number}"), "victim@b.c");
-    let mut number = 0;
-    let refused = attempts_refused(&|| one(1));
-    assert!(matches!(refused, 429));
-    while number < 10 {
-        number += 1;
-        assert_eq!(one(100 + number), 429, "the account's bucket is empty for all addresses");
-    }
+    assert_eq!(attempts_refused(&|| one(1)), 429);
+    // One in ten seconds is let through.
+    let refused = (0..10).filter(|number| one(100 + number) == 429).count();
+    assert!(refused >= 8, "the account's bucket is empty for all addresses: {refused}");
 }
 
 /// The answer once it is a refusal; hashing takes time, in which the bucket fills a little.
