@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::signup::{self, NewUser};
-use crate::store::{self, Account, Actor, By, sql};
+use crate::store::{self, Account, Actor, By, end_sessions, sql};
 use crate::user::{exists, merge, set_email, set_password, set_phone};
 use crate::visitor::Visitor;
 use crate::{Auth, mfa, respond};
@@ -41,9 +41,7 @@ impl Auth {
                 let account = self.account(id).await?;
                 self.delete_user(visitor, &account, request::read(body)?).await
             }
-            (&Method::GET, ["users", id, "factors"]) => {
-                Ok(respond::json(200, &mfa::list(&self.account(id).await?.user.factors)))
-            }
+            (&Method::GET, ["users", id, "factors"]) => Ok(respond::json(200, &self.account(id).await?.user.factors)),
             (&Method::DELETE, ["users", id, "factors", factor]) => {
                 let account = self.account(id).await?;
                 let factor = mfa::find(&account.user.factors, factor)?;
@@ -105,7 +103,7 @@ impl Auth {
         if asked.email.is_empty() && asked.phone.is_empty() {
             return Err(Refused::invalid("Cannot create a user without either an email or phone").into());
         }
-        let email = if asked.email.is_empty() { None } else { Some(email(&asked.email)?) };
+        let email = if asked.email.is_empty() { None } else { Some(signup::email(&asked.email)?) };
         let phone = if asked.phone.is_empty() { None } else { Some(signup::phone(&asked.phone)?) };
         if asked.password.is_some() && !asked.password_hash.is_empty() {
             return Err(Refused::invalid("Only a password or a password hash should be provided").into());
@@ -179,10 +177,10 @@ impl Auth {
         if let Some(password) = &asked.password {
             self.check_password(password)?;
             all.push(set_password(id, &self.hash_any(password).await?));
-            all.push(end_sessions(id));
+            all.push(end_sessions(id, None));
         }
         if !asked.email.is_empty() {
-            all.extend(set_email(id, &email(&asked.email)?, asked.email_confirm));
+            all.extend(set_email(id, &signup::email(&asked.email)?, asked.email_confirm));
         } else if asked.email_confirm {
             all.push(sql(
                 "update auth.users set email_confirmed_at = now(), confirmation_token = '', \
@@ -203,10 +201,9 @@ impl Auth {
         if let Some(seconds) = ban(&asked.ban_duration)? {
             all.push(set_ban(id, seconds));
             // Whoever is banned is out at once.
-            all.push(sql(
-                "delete from auth.sessions where user_id = $1 and $2::float8 > 0",
-                &[Some(id), Some(&seconds.to_string())],
-            ));
+            if seconds > 0.0 {
+                all.push(end_sessions(id, None));
+            }
         }
         all.push(sql("update auth.users set updated_at = now() where id = $1", &[Some(id)]));
         all.push(store::audit("user_modified", "user", &Actor::ADMIN, &visitor.address, &about(&account.user)));
@@ -238,7 +235,7 @@ impl Auth {
                  identity_data = '{}' where user_id = $1 and identity_data <> '{}'",
                 &[Some(id)],
             ));
-            all.push(end_sessions(id));
+            all.push(end_sessions(id, None));
             all.push(sql("delete from auth.mfa_factors where user_id = $1", &[Some(id)]));
         } else {
             all.push(sql("delete from auth.users where id = $1", &[Some(id)]));
@@ -268,10 +265,6 @@ impl Auth {
     }
 }
 
-fn email(text: &str) -> Result<String, Error> {
-    request::email(text).ok_or_else(|| Refused::invalid("Unable to validate email address: invalid format").into())
-}
-
 /// Seconds from now; nothing where nothing was said, and 0 for `none`.
 fn ban(text: &str) -> Result<Option<f64>, Error> {
     if text.is_empty() {
@@ -288,10 +281,6 @@ fn set_ban(id: &str, seconds: f64) -> database::Statement {
          where id = $1",
         &[Some(id), Some(&seconds.to_string())],
     )
-}
-
-fn end_sessions(id: &str) -> database::Statement {
-    sql("delete from auth.sessions where user_id = $1", &[Some(id)])
 }
 
 fn about(user: &User) -> Value {

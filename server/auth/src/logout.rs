@@ -6,7 +6,7 @@ use ntier_protocol::auth::error::Error as Refused;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::store::{self, Actor, sql};
+use crate::store::{self, Actor, end_sessions, sql};
 use crate::visitor::Visitor;
 use crate::{Auth, respond};
 
@@ -20,10 +20,8 @@ impl Auth {
         let user = &who.account.user;
         let end = match (scope, &who.session) {
             ("local", Some(session)) => sql("delete from auth.sessions where id = $1", &[Some(&session.id)]),
-            ("others", Some(session)) => {
-                sql("delete from auth.sessions where user_id = $1 and id <> $2", &[Some(&user.id), Some(&session.id)])
-            }
-            _ => sql("delete from auth.sessions where user_id = $1", &[Some(&user.id)]),
+            ("others", Some(session)) => end_sessions(&user.id, Some(&session.id)),
+            _ => end_sessions(&user.id, None),
         };
         let audit = store::audit("logout", "account", &Actor::user(user), &visitor.address, &Value::Null);
         store::write(&self.database, vec![end, audit]).await?;

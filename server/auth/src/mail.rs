@@ -75,10 +75,7 @@ pub fn send(kind: Kind, recipient: &str, link: &str, code: &str) -> Statement {
         "<h2>{subject}</h2>\n<p>{what}</p>\n<p><a href=\"{}\">{words}</a></p>\n<p>Alternatively, enter the code: {code}</p>\n",
         escaped(link)
     );
-    sql(
-        "insert into ntier.mail (recipient, kind, subject, plain, html) values ($1, $2, $3, $4, $5)",
-        &[Some(recipient), Some(kind.name()), Some(subject), Some(&plain), Some(&html)],
-    )
+    queue(kind, recipient, &plain, &html)
 }
 
 /// Likewise one without a link.
@@ -86,9 +83,14 @@ pub fn send_code(kind: Kind, recipient: &str, code: &str) -> Statement {
     let (subject, ..) = kind.words();
     let plain = format!("{subject}\n\nEnter the code: {code}\n");
     let html = format!("<h2>{subject}</h2>\n<p>Enter the code: {code}</p>\n");
+    queue(kind, recipient, &plain, &html)
+}
+
+fn queue(kind: Kind, recipient: &str, plain: &str, html: &str) -> Statement {
+    let (subject, ..) = kind.words();
     sql(
         "insert into ntier.mail (recipient, kind, subject, plain, html) values ($1, $2, $3, $4, $5)",
-        &[Some(recipient), Some(kind.name()), Some(subject), Some(&plain), Some(&html)],
+        &[Some(recipient), Some(kind.name()), Some(subject), Some(plain), Some(html)],
     )
 }
 

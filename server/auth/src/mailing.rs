@@ -15,7 +15,7 @@ use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::one_time::set_token;
 use crate::pkce;
-use crate::signup::NewUser;
+use crate::signup::{self, NewUser};
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{EMAIL_EXISTS, forget_password, merge};
 use crate::visitor::Visitor;
@@ -259,7 +259,7 @@ fn address(text: &str) -> Result<String, Error> {
     if text.is_empty() {
         return Err(Refused::invalid("An email address is required").into());
     }
-    request::email(text).ok_or_else(|| Refused::invalid("Unable to validate email address: invalid format").into())
+    signup::email(text)
 }
 
 /// A new user without a password, whose mailbox is not known to be its own.

@@ -8,7 +8,7 @@ use ntier_protocol::auth::user::Factor;
 use ntier_security::totp;
 use qrcode::QrCode;
 use qrcode::render::svg;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -262,9 +262,4 @@ pub fn level(ways: &[Way]) -> &'static str {
 fn host(url: &str) -> &str {
     let behind = url.split_once("://").map_or(url, |(_, behind)| behind);
     behind.split(['/', '?', '#']).next().unwrap_or_default()
-}
-
-/// What the admin sees of a user's factors.
-pub fn list(factors: &[Factor]) -> Value {
-    json!(factors)
 }

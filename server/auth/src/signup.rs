@@ -253,8 +253,7 @@ impl Auth {
         if !self.settings.email {
             return Err(Refused::new(400, Code::EmailProviderDisabled, "Email signups are disabled").into());
         }
-        let invalid = || Refused::invalid("Unable to validate email address: invalid format").into();
-        request::email(text).ok_or_else(invalid)
+        email(text)
     }
 
     /// The number as it is kept.
@@ -283,6 +282,11 @@ fn pretended(email: &str, data: &Map<String, Value>, now: &str) -> Value {
         "confirmation_sent_at": now, "app_metadata": { "provider": "email", "providers": ["email"] }, "user_metadata": data,
         "identities": [], "created_at": now, "updated_at": now, "is_anonymous": false,
     })
+}
+
+pub fn email(text: &str) -> Result<String, Error> {
+    let invalid = || Refused::invalid("Unable to validate email address: invalid format").into();
+    request::email(text).ok_or_else(invalid)
 }
 
 pub fn phone(text: &str) -> Result<String, Error> {

@@ -68,6 +68,14 @@ pub fn select_user(id: &str) -> Statement {
     sql("select ntier.auth_user(u) from auth.users u where u.id = $1", &[Some(id)])
 }
 
+/// Ends a user's sessions, but for one if that is named.
+pub fn end_sessions(user: &str, but: Option<&str>) -> Statement {
+    match but {
+        Some(session) => sql("delete from auth.sessions where user_id = $1 and id <> $2", &[Some(user), Some(session)]),
+        None => sql("delete from auth.sessions where user_id = $1", &[Some(user)]),
+    }
+}
+
 /// How a user is looked for.
 #[derive(Debug, Clone, Copy)]
 pub enum By<'a> {

@@ -73,14 +73,7 @@ impl Auth {
             all.push(unchanged(account));
             all.push(set_password(&user.id, &hash));
             // Whoever had the old password is out.
-            let others = match session {
-                Some(session) => sql(
-                    "delete from auth.sessions where user_id = $1 and id <> $2",
-                    &[Some(&user.id), Some(&session.id)],
-                ),
-                None => sql("delete from auth.sessions where user_id = $1", &[Some(&user.id)]),
-            };
-            all.push(others);
+            all.push(store::end_sessions(&user.id, session.as_ref().map(|session| session.id.as_str())));
             let audit =
                 store::audit("user_updated_password", "user", &Actor::user(user), &visitor.address, &Value::Null);
             all.push(audit);
