@@ -61,7 +61,7 @@ language sql stable as $$
   from auth.mfa_factors f where f.user_id = of_user
 $$;
 
--- As before, with the factors.
+-- A user as clients get it; what is null is left out by whoever writes it.
 create or replace function ntier.auth_user(u auth.users) returns json
 language sql stable as $$
   select json_build_object(

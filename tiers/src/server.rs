@@ -293,8 +293,7 @@ pub(crate) struct Bound {
     pub address: SocketAddr,
 }
 
-/// Forgets what need not be remembered any longer: answers to writes with an idempotency key, after a day. Every node does so; the
-/// second finds nothing.
+/// Forgets what need not be remembered any longer. Every node does so; the second finds nothing.
 async fn sweep(database: Database) {
     const PAUSE: Duration = Duration::from_hours(1);
     loop {

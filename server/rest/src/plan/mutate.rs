@@ -44,15 +44,14 @@ impl Context<'_> {
     }
 
     fn is_brief(&self, table: &Table) -> bool {
-        let small = |body: &[u8]| body.len() <= BRIEF_BODY;
         let small = match &self.request.payload {
-            Some(Payload::Json { bytes, .. } | Payload::Csv { bytes, .. }) => small(bytes),
+            Some(Payload::Json { bytes, .. } | Payload::Csv { bytes, .. }) => bytes.len() <= BRIEF_BODY,
             _ => true,
         };
         let filters = &self.request.query.filters;
         let names = |key: &String| {
-            let here = filters.iter().filter(|(path, filter)| path.is_empty() && filter.field.name == *key);
-            here.into_iter().any(|(_, filter)| is_equality(filter))
+            let mut here = filters.iter().filter(|(path, filter)| path.is_empty() && filter.field.name == *key);
+            here.any(|(_, filter)| is_equality(filter))
         };
         let is_insert = matches!(self.request.action, Action::Insert { .. } | Action::SingleUpsert { .. });
         let by_key = !table.primary_key.is_empty() && table.primary_key.iter().all(names);
