@@ -1,3 +1,4 @@
-//! What a node leans on. Today: the database.
+//! What a node leans on: the database, and the services of others.
 
 pub mod database;
+pub mod outbound;

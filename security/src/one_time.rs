@@ -3,6 +3,7 @@
 //! Source: GoTrue, `crypto.GenerateOtp` and `crypto.GenerateTokenHash`, so that tokens on the way survive a move.
 
 use aws_lc_rs::digest::{SHA224, SHA256, digest};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use base64::Engine as _;
@@ -27,16 +28,32 @@ pub fn code(digits: usize) -> Result<String, aws_lc_rs::error::Unspecified> {
 
 /// The hash of a code for an address.
 pub fn hash(address: &str, code: &str) -> String {
-    let sum = digest(&SHA224, format!("{address}{code}").as_bytes());
+    hex(digest(&SHA224, format!("{address}{code}").as_bytes()).as_ref())
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256_hex(text: &str) -> String {
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+/// HMAC with SHA-256 in hexadecimal digits.
+pub fn hmac_sha256_hex(key: &str, text: &str) -> String {
+    hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes()).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
-    sum.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The challenge of a verifier (RFC 7636, 4.2; S256).
+pub fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()).as_ref())
 }
 
 /// Whether this verifier belongs to the challenge (RFC 7636, 4.6; S256).
 pub fn is_verifier(verifier: &str, challenge: &str) -> bool {
-    let sum = digest(&SHA256, verifier.as_bytes());
-    !challenge.is_empty()
-        && crate::secret::equal(&URL_SAFE_NO_PAD.encode(sum.as_ref()), challenge.trim_end_matches('='))
+    !challenge.is_empty() && crate::secret::equal(&self::challenge(verifier), challenge.trim_end_matches('='))
 }
 
 /// A hash that was sent, and when.

@@ -28,6 +28,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "mail", sql: include_str!("../../../migrations/0007_mail.sql") },
     Migration { version: 8, name: "flow_state", sql: include_str!("../../../migrations/0008_flow_state.sql") },
     Migration { version: 9, name: "mfa", sql: include_str!("../../../migrations/0009_mfa.sql") },
+    Migration { version: 10, name: "auth_tables", sql: include_str!("../../../migrations/0010_auth_tables.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

@@ -2,118 +2,131 @@
 
 use serde_json::{Value, json};
 
-/// GoTrue's error codes, as far as they are given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    UnexpectedFailure,
-    ValidationFailed,
-    BadJson,
-    EmailExists,
-    PhoneExists,
-    BadJwt,
-    NotAdmin,
-    NoAuthorization,
-    UserNotFound,
-    SessionNotFound,
-    SessionExpired,
-    RefreshTokenNotFound,
-    RefreshTokenAlreadyUsed,
-    SignupDisabled,
-    UserBanned,
-    EmailProviderDisabled,
-    PhoneProviderDisabled,
-    AnonymousProviderDisabled,
-    EmailNotConfirmed,
-    PhoneNotConfirmed,
-    UserAlreadyExists,
-    SamePassword,
-    WeakPassword,
-    CurrentPasswordRequired,
-    CurrentPasswordMismatch,
-    OverRequestRateLimit,
-    OverEmailSendRateLimit,
-    MfaPhoneEnrollDisabled,
-    MfaWebAuthnEnrollDisabled,
-    MfaFactorNameConflict,
-    TooManyEnrolledMfaFactors,
-    InsufficientAal,
-    MfaFactorNotFound,
-    MfaChallengeExpired,
-    MfaIpAddressMismatch,
-    MfaVerificationFailed,
-    ReauthenticationNeeded,
-    ReauthenticationNotValid,
-    ManualLinkingDisabled,
-    ProviderDisabled,
-    RequestEntityTooLarge,
-    OtpExpired,
-    FlowStateNotFound,
-    FlowStateExpired,
-    BadCodeVerifier,
-    OtpDisabled,
-    InvalidCredentials,
-    EmailAddressInvalid,
-    SamlProviderDisabled,
-    Web3ProviderDisabled,
-    FeatureDisabled,
-    OverloadedHashing,
+macro_rules! codes {
+    ($($name:ident => $text:literal,)*) => {
+        /// GoTrue's error codes, as far as they are given.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $($name,)*
+        }
+
+        impl Code {
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::UnexpectedFailure => "unexpected_failure",
-            Self::ValidationFailed => "validation_failed",
-            Self::BadJson => "bad_json",
-            Self::EmailExists => "email_exists",
-            Self::PhoneExists => "phone_exists",
-            Self::BadJwt => "bad_jwt",
-            Self::NotAdmin => "not_admin",
-            Self::NoAuthorization => "no_authorization",
-            Self::UserNotFound => "user_not_found",
-            Self::SessionNotFound => "session_not_found",
-            Self::SessionExpired => "session_expired",
-            Self::RefreshTokenNotFound => "refresh_token_not_found",
-            Self::RefreshTokenAlreadyUsed => "refresh_token_already_used",
-            Self::SignupDisabled => "signup_disabled",
-            Self::UserBanned => "user_banned",
-            Self::EmailProviderDisabled => "email_provider_disabled",
-            Self::PhoneProviderDisabled => "phone_provider_disabled",
-            Self::AnonymousProviderDisabled => "anonymous_provider_disabled",
-            Self::EmailNotConfirmed => "email_not_confirmed",
-            Self::PhoneNotConfirmed => "phone_not_confirmed",
-            Self::UserAlreadyExists => "user_already_exists",
-            Self::SamePassword => "same_password",
-            Self::WeakPassword => "weak_password",
-            Self::CurrentPasswordRequired => "current_password_required",
-            Self::CurrentPasswordMismatch => "current_password_mismatch",
-            Self::OverRequestRateLimit | Self::OverloadedHashing => "over_request_rate_limit",
-            Self::OverEmailSendRateLimit => "over_email_send_rate_limit",
-            Self::FlowStateNotFound => "flow_state_not_found",
-            Self::FlowStateExpired => "flow_state_expired",
-            Self::BadCodeVerifier => "bad_code_verifier",
-            Self::MfaPhoneEnrollDisabled => "mfa_phone_enroll_not_enabled",
-            Self::MfaWebAuthnEnrollDisabled => "mfa_webauthn_enroll_not_enabled",
-            Self::MfaFactorNameConflict => "mfa_factor_name_conflict",
-            Self::TooManyEnrolledMfaFactors => "too_many_enrolled_mfa_factors",
-            Self::InsufficientAal => "insufficient_aal",
-            Self::MfaFactorNotFound => "mfa_factor_not_found",
-            Self::MfaChallengeExpired => "mfa_challenge_expired",
-            Self::MfaIpAddressMismatch => "mfa_ip_address_mismatch",
-            Self::MfaVerificationFailed => "mfa_verification_failed",
-            Self::ReauthenticationNeeded => "reauthentication_needed",
-            Self::ReauthenticationNotValid => "reauthentication_not_valid",
-            Self::ManualLinkingDisabled => "manual_linking_disabled",
-            Self::ProviderDisabled => "provider_disabled",
-            Self::RequestEntityTooLarge => "request_entity_too_large",
-            Self::OtpExpired => "otp_expired",
-            Self::OtpDisabled => "otp_disabled",
-            Self::InvalidCredentials => "invalid_credentials",
-            Self::EmailAddressInvalid => "email_address_invalid",
-            Self::SamlProviderDisabled => "saml_provider_disabled",
-            Self::Web3ProviderDisabled => "web3_provider_disabled",
-            Self::FeatureDisabled => "feature_disabled",
-        }
+codes! {
+    UnexpectedFailure => "unexpected_failure",
+    ValidationFailed => "validation_failed",
+    BadJson => "bad_json",
+    EmailExists => "email_exists",
+    PhoneExists => "phone_exists",
+    BadJwt => "bad_jwt",
+    NotAdmin => "not_admin",
+    NoAuthorization => "no_authorization",
+    UserNotFound => "user_not_found",
+    SessionNotFound => "session_not_found",
+    SessionExpired => "session_expired",
+    RefreshTokenNotFound => "refresh_token_not_found",
+    RefreshTokenAlreadyUsed => "refresh_token_already_used",
+    FlowStateNotFound => "flow_state_not_found",
+    FlowStateExpired => "flow_state_expired",
+    FlowStateAlreadyUsed => "flow_state_already_used",
+    BadCodeVerifier => "bad_code_verifier",
+    SignupDisabled => "signup_disabled",
+    UserBanned => "user_banned",
+    InviteNotFound => "invite_not_found",
+    BadOAuthState => "bad_oauth_state",
+    BadOAuthCallback => "bad_oauth_callback",
+    OAuthProviderNotSupported => "oauth_provider_not_supported",
+    ProviderEmailNeedsVerification => "provider_email_needs_verification",
+    ProviderDisabled => "provider_disabled",
+    CustomProviderNotFound => "custom_provider_not_found",
+    Conflict => "conflict",
+    IdentityAlreadyExists => "identity_already_exists",
+    IdentityNotFound => "identity_not_found",
+    SingleIdentityNotDeletable => "single_identity_not_deletable",
+    EmailConflictIdentityNotDeletable => "email_conflict_identity_not_deletable",
+    ManualLinkingDisabled => "manual_linking_disabled",
+    EmailProviderDisabled => "email_provider_disabled",
+    PhoneProviderDisabled => "phone_provider_disabled",
+    AnonymousProviderDisabled => "anonymous_provider_disabled",
+    SamlProviderDisabled => "saml_provider_disabled",
+    Web3ProviderDisabled => "web3_provider_disabled",
+    FeatureDisabled => "feature_disabled",
+    EmailNotConfirmed => "email_not_confirmed",
+    PhoneNotConfirmed => "phone_not_confirmed",
+    UserAlreadyExists => "user_already_exists",
+    EmailAddressInvalid => "email_address_invalid",
+    InvalidCredentials => "invalid_credentials",
+    SamePassword => "same_password",
+    WeakPassword => "weak_password",
+    CurrentPasswordRequired => "current_password_required",
+    CurrentPasswordMismatch => "current_password_invalid",
+    ReauthenticationNeeded => "reauthentication_needed",
+    ReauthenticationNotValid => "reauthentication_not_valid",
+    OtpExpired => "otp_expired",
+    OtpDisabled => "otp_disabled",
+    CaptchaFailed => "captcha_failed",
+    SmsSendFailed => "sms_send_failed",
+    OverRequestRateLimit => "over_request_rate_limit",
+    OverloadedHashing => "over_request_rate_limit",
+    OverEmailSendRateLimit => "over_email_send_rate_limit",
+    OverSmsSendRateLimit => "over_sms_send_rate_limit",
+    HookTimeout => "hook_timeout",
+    HookPayloadOverSizeLimit => "hook_payload_over_size_limit",
+    HookPayloadInvalidContentType => "hook_payload_invalid_content_type",
+    MfaTotpEnrollDisabled => "mfa_totp_enroll_not_enabled",
+    MfaTotpVerifyDisabled => "mfa_totp_verify_not_enabled",
+    MfaPhoneEnrollDisabled => "mfa_phone_enroll_not_enabled",
+    MfaPhoneVerifyDisabled => "mfa_phone_verify_not_enabled",
+    MfaWebAuthnEnrollDisabled => "mfa_webauthn_enroll_not_enabled",
+    MfaWebAuthnVerifyDisabled => "mfa_webauthn_verify_not_enabled",
+    MfaFactorNameConflict => "mfa_factor_name_conflict",
+    TooManyEnrolledMfaFactors => "too_many_enrolled_mfa_factors",
+    InsufficientAal => "insufficient_aal",
+    MfaFactorNotFound => "mfa_factor_not_found",
+    MfaVerifiedFactorExists => "mfa_verified_factor_exists",
+    MfaChallengeExpired => "mfa_challenge_expired",
+    MfaIpAddressMismatch => "mfa_ip_address_mismatch",
+    MfaVerificationFailed => "mfa_verification_failed",
+    MfaVerificationRejected => "mfa_verification_rejected",
+    PasskeyDisabled => "passkey_disabled",
+    TooManyPasskeys => "too_many_passkeys",
+    WebAuthnCredentialNotFound => "webauthn_credential_not_found",
+    WebAuthnChallengeNotFound => "webauthn_challenge_not_found",
+    WebAuthnChallengeExpired => "webauthn_challenge_expired",
+    WebAuthnVerificationFailed => "webauthn_verification_failed",
+    WebAuthnCredentialExists => "webauthn_credential_exists",
+    OAuthClientNotFound => "oauth_client_not_found",
+    OAuthAuthorizationNotFound => "oauth_authorization_not_found",
+    OAuthConsentNotFound => "oauth_consent_not_found",
+    OAuthRegistrationDisabled => "oauth_dynamic_client_registration_disabled",
+    RequestEntityTooLarge => "request_entity_too_large",
+}
+
+/// An error as OAuth has it (RFC 6749, 5.2), which a few of GoTrue's endpoints give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}: {description}")]
+pub struct OAuthError {
+    pub status: u16,
+    pub error: &'static str,
+    pub description: String,
+}
+
+impl OAuthError {
+    /// The request is not what it has to be (400).
+    pub fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self { status: 400, error, description: description.into() }
+    }
+
+    pub fn body(&self) -> Value {
+        json!({ "error": self.error, "error_description": self.description })
     }
 }
 

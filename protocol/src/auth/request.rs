@@ -91,6 +91,18 @@ pub struct RefreshGrant {
 pub struct IdTokenGrant {
     #[serde(deserialize_with = "or_default")]
     pub provider: String,
+    #[serde(deserialize_with = "or_default")]
+    pub id_token: String,
+    #[serde(deserialize_with = "or_default")]
+    pub access_token: String,
+    #[serde(deserialize_with = "or_default")]
+    pub nonce: String,
+    #[serde(deserialize_with = "or_default")]
+    pub client_id: String,
+    #[serde(deserialize_with = "or_default")]
+    pub issuer: String,
+    #[serde(deserialize_with = "or_default")]
+    pub link_identity: bool,
 }
 
 /// `PUT /user`.

@@ -102,6 +102,11 @@ pub struct Session {
     pub expires_at: i64,
     pub refresh_token: String,
     pub user: User,
+    /// What the provider gave, where the user has come from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_refresh_token: Option<String>,
     /// The password is right, and would not be taken today.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weak_password: Option<Value>,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::signup::{self, NewUser};
+use crate::signup::{self, Confirmed, NewUser};
 use crate::store::{self, Account, Actor, By, end_sessions, sql};
 use crate::user::{exists, merge, set_email, set_password, set_phone};
 use crate::visitor::Visitor;
@@ -149,8 +149,9 @@ impl Auth {
             app_metadata: json!({ "provider": providers[0], "providers": providers }),
             user_metadata,
             is_anonymous: false,
-            email_confirmed: asked.email_confirm && email.is_some(),
+            email_confirmed: if asked.email_confirm && email.is_some() { Confirmed::Proven } else { Confirmed::No },
             phone_confirmed: asked.phone_confirm && phone.is_some(),
+            ..NewUser::default()
         };
         let mut all = user.statements();
         if let Some(more) = &asked.app_metadata {

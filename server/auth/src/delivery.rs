@@ -9,6 +9,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use ntier_backing::database::{Database, Row};
+use ntier_backing::outbound::is_this_machine;
 use ntier_security::Secret;
 
 use crate::error::Error;
@@ -53,8 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Delivery {
     pub fn new(database: Database, smtp: &Smtp) -> Result<Self, Fault> {
         let from = smtp.from.parse().map_err(|_| Fault::From(smtp.from.clone()))?;
-        let is_local = smtp.host == "localhost"
-            || smtp.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_local = is_this_machine(&smtp.host);
         let parameters = || TlsParameters::new(smtp.host.clone()).map_err(|_| Fault::Host(smtp.host.clone()));
         let tls = match smtp.port {
             465 => Tls::Wrapper(parameters()?),

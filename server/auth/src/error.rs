@@ -8,6 +8,9 @@ pub enum Error {
     /// The caller's fault, in the words of the dialect.
     #[error(transparent)]
     Refused(#[from] wire::Error),
+    /// Likewise in the words of OAuth.
+    #[error(transparent)]
+    OAuth(#[from] wire::OAuthError),
     #[error("the database refused: {0}")]
     Database(#[from] database::Error),
     /// What was decided upon has changed meanwhile; nothing was done.

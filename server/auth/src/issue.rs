@@ -74,6 +74,8 @@ impl Auth {
             expires_at: expires,
             refresh_token: self.sealer.seal(RefreshToken { session: id.into_bytes(), counter }),
             user,
+            provider_token: None,
+            provider_refresh_token: None,
             weak_password: None,
         })
     }

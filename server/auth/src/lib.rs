@@ -7,7 +7,9 @@
 mod admin;
 mod delivery;
 mod error;
+mod external;
 mod hashing;
+mod identities;
 mod inbox;
 mod issue;
 mod limits;
@@ -42,10 +44,13 @@ use ntier_security::refresh::Sealer;
 use ntier_security::vault::Vault;
 
 pub use delivery::{Delivery, Fault, Smtp};
+pub use external::External;
+pub use external::named::{ALL as PROVIDERS, NOT_SERVED as PROVIDERS_NOT_SERVED};
 pub use ntier_protocol::auth::request::duration;
 pub use settings::Settings;
 
 use error::Error;
+use external::exchange::Exchange;
 use hashing::Hashing;
 use visitor::Visitor;
 
@@ -59,6 +64,7 @@ pub struct Auth {
     sealer: Sealer,
     vault: Vault,
     hashing: Hashing,
+    exchange: Exchange,
 }
 
 /// Bytes of a body. Source: GoTrue, `limitRequestBody`.
@@ -69,7 +75,16 @@ const ATTEMPTS: usize = 5;
 impl Auth {
     pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys, vault: Vault) -> Self {
         let sealer = Sealer::new(keys.jwt_secret.expose());
-        Self { database, settings, doorkeeper, keys, sealer, vault, hashing: Hashing::new() }
+        Self {
+            database,
+            settings,
+            doorkeeper,
+            keys,
+            sealer,
+            vault,
+            hashing: Hashing::new(),
+            exchange: Exchange::default(),
+        }
     }
 
     /// Answers a request. `path` is what follows `/auth/v1`; `address` is the client's.
@@ -99,10 +114,10 @@ impl Auth {
             (&Method::PUT, ["user"]) => self.update_user(visitor, body).await,
             (method @ (&Method::GET | &Method::POST), ["verify"]) => self.verify(method, visitor, body).await,
             (&Method::GET, ["reauthenticate"]) => self.reauthenticate(visitor).await,
-            (&Method::GET, ["user", "identities", "authorize"]) | (&Method::DELETE, ["user", "identities", _]) => {
-                self.signed_in(visitor).await?;
-                Err(Refused::new(404, Code::ManualLinkingDisabled, "Manual linking is disabled").into())
-            }
+            (&Method::GET, ["authorize"]) => self.authorize(visitor).await,
+            (method @ (&Method::GET | &Method::POST), ["callback"]) => self.callback(method, visitor, body).await,
+            (&Method::GET, ["user", "identities", "authorize"]) => self.link_identity(visitor).await,
+            (&Method::DELETE, ["user", "identities", id]) => self.unlink_identity(visitor, id).await,
             (method, ["factors", rest @ ..]) => self.factors(method, rest, visitor, body).await,
             (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
             (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,

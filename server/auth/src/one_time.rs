@@ -1,24 +1,24 @@
 //! Tokens that come by e-mail: how they are sent, and what those who have them may do.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{Method, Response};
 use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, Verify};
 use ntier_protocol::auth::user::Session;
 use ntier_security::UnixTime;
 use ntier_security::one_time::{self, Sent};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
+use crate::redirect::{self, Target, error_parameters, session_parameters};
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{forget_password, set_email, set_providers};
 use crate::visitor::Visitor;
-use crate::{Auth, now, pkce, redirect, respond};
+use crate::{Auth, now, pkce, respond};
 
 /// Of an e-mail change of which one mailbox has confirmed its part.
 const HALF: &str = "Confirmation link accepted. Please proceed to confirm link sent to the other email";
@@ -164,14 +164,25 @@ impl Auth {
             if asked.kind.is_empty() || asked.token_hash.is_empty() {
                 return Err(Refused::invalid("Verify requires a token or a token hash").into());
             }
-            let target = self.redirect(visitor);
-            return Ok(match self.prove(visitor, &asked).await {
-                Ok(Verified::Session(session)) => see_other(target, &fragment(&session, &asked.kind)),
-                Ok(Verified::Code(code)) => see_other_with(target, &format!("code={code}")),
-                Ok(Verified::Half) => see_other(target, &format!("message={}&sb=", encoded(HALF))),
-                Err(Error::Refused(refused)) => see_other(target, &error_fragment(&refused)),
+            let target = Target::new(self.redirect(visitor));
+            let target = match self.prove(visitor, &asked).await {
+                Ok(Verified::Session(session)) => {
+                    let mut parameters = session_parameters(&session);
+                    parameters.push(("type", asked.kind));
+                    target.fragment(&parameters)
+                }
+                Ok(Verified::Code(code)) => target.query(&[("code", code)]),
+                Ok(Verified::Half) => target.fragment(&[("message", HALF.to_owned())]),
+                Err(Error::Refused(refused)) => {
+                    let parameters = error_parameters(&refused);
+                    // A browser that ends a flow by a code looks at the query alone.
+                    let by_code = asked.token_hash.starts_with(pkce::PREFIX);
+                    let target = if by_code { target.query(&parameters) } else { target };
+                    target.fragment(&parameters)
+                }
                 Err(error) => return Err(error),
-            });
+            };
+            return Ok(target.see_other());
         }
         let mut asked: Verify = request::read(body)?;
         if asked.kind.is_empty() {
@@ -296,54 +307,9 @@ pub fn set_token(column: &str, id: &str, hash: &str) -> Statement {
     sql(&text, &[Some(id), Some(hash)])
 }
 
-fn see_other(target: &str, fragment: &str) -> Response<Bytes> {
-    let target = target.split('#').next().unwrap_or_default();
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let mark = if fragment.is_empty() { "" } else { "#" };
-    if let Ok(location) = HeaderValue::from_str(&format!("{target}{mark}{fragment}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// Likewise with a parameter more in the query.
-fn see_other_with(target: &str, parameter: &str) -> Response<Bytes> {
-    let (target, fragment) = target.split_once('#').unwrap_or((target, ""));
-    let mark = if target.contains('?') { '&' } else { '?' };
-    see_other(&format!("{target}{mark}{parameter}"), fragment)
-}
-
 /// The hash of a link that leads to a code.
 fn prefixed(hash: String, challenge: Option<&str>) -> String {
     if challenge.is_some() { format!("{}{hash}", pkce::PREFIX) } else { hash }
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-fn fragment(session: &Session, kind: &str) -> String {
-    let Session { access_token, expires_at, expires_in, refresh_token, token_type, .. } = session;
-    format!(
-        "access_token={access_token}&expires_at={expires_at}&expires_in={expires_in}&refresh_token={refresh_token}&sb=\
-         &token_type={token_type}&type={}",
-        encoded(kind)
-    )
-}
-
-fn error_fragment(refused: &Refused) -> String {
-    let name = match refused.status {
-        400 => "invalid_request",
-        401 => "unauthorized_client",
-        403 => "access_denied",
-        500 => "server_error",
-        503 => "temporarily_unavailable",
-        _ => "",
-    };
-    let name = if name.is_empty() { String::new() } else { format!("error={name}&") };
-    format!("{name}error_code={}&error_description={}&sb=", refused.code.text(), encoded(&refused.message))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::Response;
 use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{Challenge, PkceGrant};
+use ntier_protocol::auth::user::Session;
 use ntier_security::one_time;
 use serde_json::json;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use crate::{Auth, now, respond};
 /// What stands before the hash in a link that leads to a code.
 pub const PREFIX: &str = "pkce_";
 /// Seconds for which a code is good. Source: GoTrue, `EXTERNAL_FLOW_STATE_EXPIRY_DURATION`.
-const LIFE: i64 = 300;
+pub const LIFE: i64 = 300;
 
 /// The challenge of a request, if it has one (checklist A11: S256 alone).
 pub fn challenge(asked: &Challenge) -> Result<Option<&str>, Error> {
@@ -76,8 +77,8 @@ impl Auth {
             let message = "invalid flow state, no valid flow state found";
             Error::from(Refused::new(404, Code::FlowStateNotFound, message))
         };
-        let text = "select id, user_id, code_challenge, extract(epoch from auth_code_issued_at)::bigint, authentication_method \
-            from auth.flow_state where auth_code = $1 and auth_code_issued_at is not null";
+        let text = "select id, user_id, code_challenge, extract(epoch from auth_code_issued_at)::bigint, authentication_method, \
+            provider_type, provider_access_token, provider_refresh_token from auth.flow_state where auth_code = $1 and auth_code_issued_at is not null";
         let answer = store::read(&self.database, vec![sql(text, &[Some(&asked.auth_code)])]).await?;
         let row = answer.results.first().and_then(|result| result.rows.first()).ok_or_else(gone)?;
         let flow = row.text(0).ok_or(Error::Incomplete)?;
@@ -95,15 +96,21 @@ impl Auth {
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
-        let new = Beginning::new("otp");
+        let is_external = row.text(4) == Some("oauth");
+        let new = Beginning::new(if is_external { "oauth" } else { "otp" });
         let spend = "with gone as (delete from auth.flow_state where id = $1 returning 1) \
             select ntier.expect(exists (select from gone), 'the flow')";
-        let traits = json!({ "provider_type": row.text(4) });
+        let traits = json!({ "provider_type": row.text(5) });
         let mut all = vec![sql(spend, &[Some(flow)])];
         all.push(store::audit("login", "account", &Actor::user(&account.user), &visitor.address, &traits));
         all.extend(new.statements(user, visitor));
         match store::write(&self.database, all).await {
-            Ok(answer) => Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?)),
+            Ok(answer) => {
+                let session = self.begun(&new, store::last_user(&answer)?, None)?;
+                let opened = |column: usize| self.vault.open(row.text(column)?, flow);
+                let session = Session { provider_token: opened(6), provider_refresh_token: opened(7), ..session };
+                Ok(respond::json(200, &session))
+            }
             // The code was used a moment before.
             Err(Error::Changed(_)) => Err(gone()),
             Err(error) => Err(error),

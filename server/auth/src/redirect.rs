@@ -1,7 +1,11 @@
 //! Where a browser may be sent: to the site, or to what was allowed (checklist A11). Source: GoTrue, `utilities.IsRedirectURLValid`.
 
-use http::Uri;
-use std::net::IpAddr;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, Uri, header};
+use ntier_backing::outbound::is_this_machine;
+use ntier_protocol::auth::error::Error as Refused;
+use ntier_protocol::auth::user::Session;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The asked address if it is allowed, else the site's.
 pub fn target<'a>(asked: Option<&'a str>, site: &'a str, allowed: &[String]) -> &'a str {
@@ -23,7 +27,7 @@ fn is_allowed(asked: &str, site: &str, allowed: &[String]) -> bool {
         && site.scheme_str() == Some(scheme)
         && url.host().is_some()
         && site.host() == url.host()
-        && (site.port_u16() == url.port_u16() || url.host().is_some_and(is_loopback))
+        && (site.port_u16() == url.port_u16() || url.host().is_some_and(is_this_machine))
     {
         return true;
     }
@@ -34,9 +38,91 @@ fn is_allowed(asked: &str, site: &str, allowed: &[String]) -> bool {
     allowed.iter().any(|pattern| fits(pattern.as_bytes(), without_fragment.as_bytes()))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+/// Names and values for a query or a fragment.
+pub type Parameters = Vec<(&'static str, String)>;
+
+/// An address that a browser is sent to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Without its fragment, which is ours to say.
+    address: String,
+    fragment: String,
+}
+
+impl Target {
+    pub fn new(address: &str) -> Self {
+        Self { address: address.split('#').next().unwrap_or_default().to_owned(), fragment: String::new() }
+    }
+
+    /// With more in the query.
+    pub fn query(mut self, parameters: &[(&'static str, String)]) -> Self {
+        if !parameters.is_empty() {
+            self.address.push(if self.address.contains('?') { '&' } else { '?' });
+            self.address.push_str(&encoded(parameters));
+        }
+        self
+    }
+
+    pub fn fragment(self, parameters: &[(&'static str, String)]) -> Self {
+        let mark = if parameters.is_empty() { "" } else { "&" };
+        // Clients know by it that we have sent the browser.
+        Self { fragment: format!("#{}{mark}sb=", encoded(parameters)), ..self }
+    }
+
+    /// 303: whatever was sent, it is looked at now.
+    pub fn see_other(&self) -> Response<Bytes> {
+        self.response(StatusCode::SEE_OTHER)
+    }
+
+    /// 302.
+    pub fn found(&self) -> Response<Bytes> {
+        self.response(StatusCode::FOUND)
+    }
+
+    fn response(&self, status: StatusCode) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        if let Ok(location) = HeaderValue::from_str(&format!("{}{}", self.address, self.fragment)) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn encoded(parameters: &[(&'static str, String)]) -> String {
+    let pair = |(name, value): &(&str, String)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
+    parameters.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// What a client makes a session of.
+pub fn session_parameters(session: &Session) -> Parameters {
+    vec![
+        ("access_token", session.access_token.clone()),
+        ("expires_at", session.expires_at.to_string()),
+        ("expires_in", session.expires_in.to_string()),
+        ("refresh_token", session.refresh_token.clone()),
+        ("token_type", session.token_type.to_owned()),
+    ]
+}
+
+/// Source: GoTrue, `getErrorQueryString`.
+pub fn error_parameters(refused: &Refused) -> Parameters {
+    use ntier_protocol::auth::error::Code;
+    let error = match (refused.code, refused.status) {
+        (Code::SignupDisabled | Code::UserBanned | Code::ProviderEmailNeedsVerification, _) | (_, 403) => {
+            "access_denied"
+        }
+        (_, 400) => "invalid_request",
+        (_, 401) => "unauthorized_client",
+        (_, 503) => "temporarily_unavailable",
+        _ => "server_error",
+    };
+    vec![
+        ("error", error.to_owned()),
+        ("error_code", refused.code.text().to_owned()),
+        ("error_description", refused.message.clone()),
+    ]
 }
 
 /// `*` stands for anything but `.` and `/`, `**` for anything, `?` for one character that is neither.

@@ -6,9 +6,10 @@ use http::{HeaderValue, Response, StatusCode};
 use ntier_backing::database;
 use ntier_protocol::auth::error::{Error as Refused, Version};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::error::Error;
+use crate::external::named;
 use crate::settings::Settings;
 
 /// JSON that nobody may keep: it has tokens, or somebody's data.
@@ -37,6 +38,7 @@ pub fn error(error: &Error, version: Version) -> Response<Bytes> {
             (Refused { status: 503, ..Refused::unexpected() }, Some("1"))
         }
         Error::Database(database::Error::Deadline) => (Refused { status: 504, ..Refused::unexpected() }, None),
+        Error::OAuth(refused) => return json(refused.status, &refused.body()),
         Error::Database(_)
         | Error::Changed(_)
         | Error::Incomplete
@@ -58,16 +60,18 @@ pub fn error(error: &Error, version: Version) -> Response<Bytes> {
 
 /// `GET /settings`.
 pub fn settings(settings: &Settings) -> Response<Bytes> {
+    let is_on = |name: &str| settings.external.iter().any(|external| external.name == name);
+    let known = named::ALL.iter().map(|named| named.name).chain(named::NOT_SERVED.iter().copied());
+    let own = settings.external.iter().map(|external| external.name.as_str());
+    let mut external: Map<String, Value> = known.chain(own).map(|name| (name.to_owned(), is_on(name).into())).collect();
+    for (name, is_on) in [("anonymous_users", settings.anonymous), ("email", settings.email), ("phone", settings.phone)]
+    {
+        external.insert(name.to_owned(), is_on.into());
+    }
     json(
         200,
         &json!({
-            "external": {
-                "anonymous_users": settings.anonymous, "apple": false, "azure": false, "bitbucket": false, "discord": false,
-                "facebook": false, "snapchat": false, "figma": false, "fly": false, "github": false, "gitlab": false,
-                "google": false, "keycloak": false, "kakao": false, "linkedin": false, "linkedin_oidc": false, "notion": false,
-                "spotify": false, "slack": false, "slack_oidc": false, "workos": false, "twitch": false, "twitter": false,
-                "email": settings.email, "phone": settings.phone, "zoom": false,
-            },
+            "external": external,
             "disable_signup": !settings.signup,
             "mailer_autoconfirm": settings.email_autoconfirm,
             "phone_autoconfirm": settings.phone_autoconfirm,

@@ -1,6 +1,7 @@
 //! What the service is told.
 
 use crate::delivery::Smtp;
+use crate::external::External;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
 
@@ -43,6 +44,10 @@ pub struct Settings {
     pub code_life: i64,
     /// A new e-mail address is confirmed by the old mailbox too.
     pub double_confirm: bool,
+    /// Providers at which people may sign in.
+    pub external: Vec<External>,
+    /// People may add and remove ways to sign in.
+    pub manual_linking: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +74,8 @@ impl Default for Settings {
             code_length: 6,
             code_life: 3600,
             double_confirm: true,
+            external: Vec::new(),
+            manual_linking: false,
         }
     }
 }

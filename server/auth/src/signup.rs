@@ -33,8 +33,21 @@ pub struct NewUser<'a> {
     pub app_metadata: Value,
     pub user_metadata: Map<String, Value>,
     pub is_anonymous: bool,
-    pub email_confirmed: bool,
+    pub email_confirmed: Confirmed,
     pub phone_confirmed: bool,
+    /// Who comes from elsewhere: a provider, the name there, and what is kept of it. Others have an identity for each address.
+    pub identity: Option<(&'a str, &'a str, Value)>,
+}
+
+/// Whether an address counts as its user's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Confirmed {
+    #[default]
+    No,
+    /// It is taken as such.
+    Taken,
+    /// Somebody has made sure.
+    Proven,
 }
 
 impl NewUser<'_> {
@@ -58,25 +71,30 @@ impl NewUser<'_> {
                 Some(&app),
                 Some(&user),
                 flag(self.is_anonymous),
-                flag(self.email_confirmed),
+                flag(self.email_confirmed != Confirmed::No),
                 flag(self.phone_confirmed),
             ],
         )];
+        if let Some((provider, subject, data)) = &self.identity {
+            all.push(identity(&self.id, provider, subject, data));
+            return all;
+        }
         for (provider, value) in [("email", self.email), ("phone", self.phone)] {
             let Some(value) = value else { continue };
-            let data = json!({ "sub": self.id, provider: value, "email_verified": false, "phone_verified": false });
-            all.push(identity(&self.id, provider, &data));
+            let proven = provider == "email" && self.email_confirmed == Confirmed::Proven;
+            let data = json!({ "sub": self.id, provider: value, "email_verified": proven, "phone_verified": false });
+            all.push(identity(&self.id, provider, &self.id, &data));
         }
         all
     }
 }
 
-/// A new way in which a user signs in.
-pub fn identity(user: &str, provider: &str, data: &Value) -> Statement {
+/// A new way in which a user signs in; `subject` is the user's name at the provider.
+pub fn identity(user: &str, provider: &str, subject: &str, data: &Value) -> Statement {
     sql(
         "insert into auth.identities (provider_id, user_id, identity_data, provider, last_sign_in_at, created_at, updated_at) \
-         values ($1::text, ($1::text)::uuid, $2::jsonb, $3, now(), now(), now())",
-        &[Some(user), Some(&data.to_string()), Some(provider)],
+         values ($1, $2, $3::jsonb, $4, now(), now(), now())",
+        &[Some(subject), Some(user), Some(&data.to_string()), Some(provider)],
     )
 }
 
@@ -150,8 +168,9 @@ impl Auth {
             app_metadata: json!({ "provider": provider, "providers": [provider] }),
             user_metadata,
             is_anonymous: false,
-            email_confirmed: by_email,
+            email_confirmed: if by_email { Confirmed::Taken } else { Confirmed::No },
             phone_confirmed: !by_email,
+            ..NewUser::default()
         };
         let actor = Actor { id: &id, name: &address };
         let traits = json!({ "provider": provider });

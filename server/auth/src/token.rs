@@ -28,8 +28,7 @@ impl Auth {
             Some("pkce") => self.by_code(visitor, &request::read(body)?).await,
             Some("id_token") => {
                 let grant: IdTokenGrant = request::read(body)?;
-                let message = format!("Provider (issuer {:?}) is not enabled", grant.provider);
-                Err(Refused::new(400, Code::ProviderDisabled, message).into())
+                self.by_id_token(visitor, &grant).await
             }
             Some("web3") => Err(Refused::new(422, Code::Web3ProviderDisabled, "Web3 provider is disabled").into()),
             _ => Err(Refused::new(400, Code::InvalidCredentials, "unsupported_grant_type").into()),

@@ -214,7 +214,7 @@ pub fn set_phone(id: &str, phone: &str, confirmed: bool) -> Vec<Statement> {
 }
 
 fn set_identity(id: &str, provider: &str, data: &Value) -> Statement {
-    let insert = signup::identity(id, provider, data);
+    let insert = signup::identity(id, provider, id, data);
     let text = format!(
         "{} on conflict (provider_id, provider) do update set identity_data = identities.identity_data || excluded.identity_data, \
          updated_at = now()",

@@ -26,27 +26,36 @@ pub struct Visitor {
 impl Visitor {
     pub fn new(request: &Request<Bytes>, address: IpAddr) -> Self {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let query = request.uri().query().unwrap_or_default();
-        let decode = |text: &str| {
-            let text = text.replace('+', " ");
-            percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
-        };
-        let pair = |pair: &str| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        };
         Self {
             address: address.to_string(),
             user_agent: header("user-agent"),
             authorization: header("authorization"),
-            query: query.split('&').filter(|text| !text.is_empty()).map(pair).collect(),
+            query: pairs(request.uri().query().unwrap_or_default()),
         }
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.query.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A parameter of the query; `None` where it is not there or empty.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
+}
+
+/// The pairs of a query or of a form.
+pub fn pairs(text: &str) -> Vec<(String, String)> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        // PostgreSQL has no text with that character.
+        percent_encoding::percent_decode_str(&text).decode_utf8_lossy().replace('\0', "")
+    };
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    };
+    text.split('&').filter(|text| !text.is_empty()).map(pair).collect()
 }
 
 impl Auth {

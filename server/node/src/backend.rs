@@ -82,8 +82,8 @@ impl Backend {
     }
 
     async fn sign_in(&self, auth: &Auth, request: Request<Bytes>, path: &str) -> Response<Bytes> {
-        // Links of e-mails are opened by browsers, which have no key; the token in them says enough.
-        if path != "/verify"
+        // Browsers come there by links and by the redirects of others, and have no key; what they bring says enough.
+        if !matches!(path, "/verify" | "/authorize" | "/callback")
             && let Err(refusal) = identify::admit(&self.doorkeeper, request.headers())
         {
             return identify::refuse(&refusal);

@@ -3,6 +3,7 @@
 //! A wrong value is an error, an unknown key a warning; a key that Supabase knows and we do not serve yet is a note, one
 //! for each section. Values of the form `env(NAME)` are taken from the environment, as the Supabase CLI does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ntier_security::password::Letters;
@@ -64,6 +65,21 @@ pub struct Auth {
     pub otp_expiry: Option<i64>,
     pub phone: Option<bool>,
     pub phone_confirmations: Option<bool>,
+    pub enable_manual_linking: Option<bool>,
+    /// By their names; those that are switched on.
+    pub external: BTreeMap<String, External>,
+}
+
+/// A provider at which people sign in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct External {
+    /// Several are separated by commas.
+    pub client_id: Option<String>,
+    pub secret: Option<String>,
+    pub url: Option<String>,
+    pub redirect_uri: Option<String>,
+    pub skip_nonce_check: Option<bool>,
+    pub email_optional: Option<bool>,
 }
 
 /// A mail server, if it is enabled.
@@ -124,11 +140,14 @@ impl Reader<'_> {
     }
 
     fn table(&mut self, section: &[&str], table: &dyn TableLike) {
+        let is_off = is_off(section, table);
         for (name, item) in table.iter() {
             let path: Vec<&str> = section.iter().copied().chain([name]).collect();
             let at = table.key(name).and_then(toml_edit::Key::span).map_or(0, |span| span.start);
             match (item.as_table_like(), item) {
                 (Some(inner), _) if known::is_section(&path) => self.table(&path, inner),
+                // What is switched off need not be right, but for its name.
+                (None, Item::Value(_)) if is_off && name != "enabled" && known::is_known(&path) => {}
                 (None, Item::Value(value)) => self.value(&path, value, at),
                 _ => self.unknown(&path, at),
             }
@@ -137,20 +156,36 @@ impl Reader<'_> {
 
     fn value(&mut self, path: &[&str], value: &Value, at: usize) {
         let key = path.join(".");
-        let Some((_, set)) = SUPPORTED.iter().find(|(name, _)| *name == key) else {
+        let external = match path {
+            ["auth", "external", name, key] if known::is_known(path) => Some((*name, *key)),
+            _ => None,
+        };
+        let supported = SUPPORTED.iter().find(|(name, _)| *name == key).map(|(_, set)| set);
+        if external.is_none() && supported.is_none() {
             if !known::is_known(path) {
                 self.unknown(path, at);
             } else if !WITHOUT_MEANING.contains(&key.as_str()) {
                 self.note(path, at);
             }
             return;
+        }
+        let set = |config: &mut Config, value: &Value| match (external, supported) {
+            (Some((name, key)), _) => {
+                set_external(config.auth.external.entry(name.to_owned()).or_default(), key, value)
+            }
+            (None, Some(set)) => set(config, value),
+            (None, None) => Ok(()),
         };
         let substituted = value
             .as_str()
             .and_then(environment_name)
             .map(|name| (self.environment)(name).ok_or_else(|| format!("the environment variable {name} is not set")));
         let outcome = match substituted.transpose() {
-            Ok(Some(text)) => set(&mut self.config, &reparse(&text)),
+            // A secret may look like a number.
+            Ok(Some(text)) => {
+                let as_text = Value::from(text.as_str());
+                set(&mut self.config, &as_text).or_else(|_| set(&mut self.config, &reparse(&text)))
+            }
             Ok(None) => set(&mut self.config, value),
             Err(message) => Err(message),
         };
@@ -181,6 +216,32 @@ impl Reader<'_> {
     }
 }
 
+/// A part of sign-in that is switched off; providers are until they are switched on.
+fn is_off(section: &[&str], table: &dyn TableLike) -> bool {
+    let enabled = table.get("enabled").and_then(Item::as_bool);
+    match section {
+        ["auth", "external", _] => enabled == Some(false) || table.get("enabled").is_none(),
+        ["auth", _, ..] => enabled == Some(false),
+        _ => false,
+    }
+}
+
+/// A key of `auth.external.…`.
+fn set_external(external: &mut External, key: &str, value: &Value) -> Result<(), String> {
+    let text = || string(value).map(|text| Some(text).filter(|text| !text.is_empty()));
+    match key {
+        "client_id" => external.client_id = text()?,
+        "secret" => external.secret = text()?,
+        "url" => external.url = text()?,
+        "redirect_uri" => external.redirect_uri = text()?,
+        "skip_nonce_check" => external.skip_nonce_check = Some(boolean(value)?),
+        "email_optional" => external.email_optional = Some(boolean(value)?),
+        // That it is there says so.
+        _ => drop(boolean(value)?),
+    }
+    Ok(())
+}
+
 type Set = fn(&mut Config, &Value) -> Result<(), String>;
 
 /// The keys that have an effect.
@@ -190,6 +251,7 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.external_url", |config, value| Ok(config.auth.external_url = Some(string(value)?))),
     ("auth.jwt_expiry", |config, value| Ok(config.auth.jwt_expiry = Some(number(value, 1, 604_800)?))),
     ("auth.enable_signup", |config, value| Ok(config.auth.enable_signup = Some(boolean(value)?))),
+    ("auth.enable_manual_linking", |config, value| Ok(config.auth.enable_manual_linking = Some(boolean(value)?))),
     ("auth.enable_anonymous_sign_ins", |config, value| {
         Ok(config.auth.enable_anonymous_sign_ins = Some(boolean(value)?))
     }),
@@ -363,6 +425,26 @@ mod tests {
         let (_, faults) = read("[api]\nport = \n");
         assert_eq!(faults.len(), 1);
         assert!(faults[0].starts_with("error: config.toml:2: "), "{faults:?}");
+    }
+
+    #[test]
+    fn providers_are_read_where_they_are_switched_on() {
+        let (config, faults) = read(
+            "[auth.external.google]\nenabled = true\nclient_id = \"a,b\"\nsecret = \"env(PORT)\"\nskip_nonce_check = true\n\
+             [auth.external.apple]\nenabled = false\nsecret = \"env(NONE)\"\n[auth.external.github]\nclient_id = \"x\"\n\
+             [auth.external.gitlab]\nenabled = false\nclient_ids = \"x\"\n",
+        );
+        assert_eq!(
+            faults,
+            ["warning: config.toml:13: unknown key auth.external.gitlab.client_ids; did you mean client_id?"]
+        );
+        let [(name, google)] = &config.auth.external.into_iter().collect::<Vec<_>>()[..] else {
+            panic!("google alone")
+        };
+        assert_eq!(
+            (name.as_str(), google.client_id.as_deref(), google.skip_nonce_check),
+            ("google", Some("a,b"), Some(true))
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-use ntier_auth::Smtp;
+use ntier_auth::{External, Smtp};
 use ntier_security::Secret;
 
 use super::{Definition, Kind, Mode, Settings};
@@ -105,6 +105,7 @@ impl Loader {
             self.settings.auth = None;
         }
         self.mail_server(said);
+        self.providers(said);
         let no_mail = self.settings.auth.as_ref().is_none_or(|auth| auth.smtp.is_none())
             && said.email_confirmations == Some(true)
             && self.settings.mode != Mode::Dev;
@@ -133,6 +134,29 @@ impl Loader {
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
+        auth.manual_linking = said.enable_manual_linking.unwrap_or(auth.manual_linking);
+    }
+
+    fn providers(&mut self, said: &Auth) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        for (name, said) in &said.external {
+            let ids = said.client_id.as_deref().unwrap_or_default().split(',').map(str::trim);
+            let external = External {
+                name: name.clone(),
+                client_ids: ids.filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+                secret: Secret::new(said.secret.clone().unwrap_or_default()),
+                url: said.url.clone(),
+                redirect_uri: said.redirect_uri.clone(),
+                skip_nonce_check: said.skip_nonce_check.unwrap_or(false),
+                email_optional: said.email_optional.unwrap_or(false),
+            };
+            match external.fault() {
+                None => auth.external.push(external),
+                Some(fault) => {
+                    self.faults.push(Fault::error(Place::Together, format!("auth.external.{name}: {fault}")));
+                }
+            }
+        }
     }
 
     fn mail_server(&mut self, said: &Auth) {

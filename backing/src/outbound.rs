@@ -1,0 +1,117 @@
+//! Requests to services of others: identity providers, senders of messages, hooks.
+//!
+//! Nobody is followed elsewhere (a redirect is an answer), nobody may take long or answer at length, and no connection is kept: such
+//! requests are rare, and whoever is asked must not decide how we fare.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::crypto::aws_lc_rs;
+
+/// From the name's look-up to the last byte.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer.
+const LONGEST: usize = 1 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("there are no root certificates: {0}")]
+    Roots(std::io::Error),
+    #[error("{host} cannot be reached: {cause}")]
+    Unreachable { host: String, cause: String },
+    #[error("{0} did not answer in time")]
+    Late(String),
+    #[error("{host} breaks off or says too much: {cause}")]
+    Answer { host: String, cause: String },
+}
+
+/// Asks others.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    /// Made when it is needed first: most nodes never ask anybody, and the root certificates take memory.
+    client: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+}
+
+impl Outbound {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends the request, whose URI is absolute, over TLS where it says `https`.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Fault> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let client = self.client()?;
+        let whole = async {
+            let unreachable = |cause: hyper_util::client::legacy::Error| {
+                let cause = std::error::Error::source(&cause).map_or_else(|| cause.to_string(), ToString::to_string);
+                Fault::Unreachable { host: host.clone(), cause }
+            };
+            let response = client.request(request.map(Full::new)).await.map_err(unreachable)?;
+            let (parts, body) = response.into_parts();
+            let read = Limited::new(body, LONGEST).collect().await;
+            let body = read.map_err(|cause| Fault::Answer { host: host.clone(), cause: cause.to_string() })?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        tokio::time::timeout(PATIENCE, whole).await.map_err(|_| Fault::Late(host.clone()))?
+    }
+
+    fn client(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, Fault> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(aws_lc_rs::default_provider())
+            .map_err(Fault::Roots)?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(self.client.get_or_init(|| client))
+    }
+}
+
+/// Whether secrets may travel to this address: it is reached over TLS, or is this very machine.
+pub fn is_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(host)) => is_this_machine(host),
+        _ => false,
+    }
+}
+
+/// Whether a host is this very machine.
+pub fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_travel_over_tls_or_not_at_all() {
+        for (url, expected) in [
+            ("https://example.com/a", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost", true),
+            ("http://[::1]:80/", true),
+            ("http://example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("ftp://localhost", false),
+            ("example.com", false),
+            ("", false),
+        ] {
+            assert_eq!(is_private(url), expected, "{url}");
+        }
+    }
+}
