@@ -16,6 +16,7 @@ pub mod token;
 pub mod totp;
 pub mod vault;
 mod verified;
+pub mod webauthn;
 
 pub use role_path::RolePath;
 pub use secret::Secret;

@@ -147,7 +147,10 @@ impl Reader<'_> {
             match (item.as_table_like(), item) {
                 (Some(inner), _) if known::is_section(&path) => self.table(&path, inner),
                 // What is switched off need not be right, but for its name.
-                (None, Item::Value(_)) if is_off && name != "enabled" && known::is_known(&path) => {}
+                (None, Item::Value(_))
+                    if is_off
+                        && (name != "enabled" || section.get(1) == Some(&"external"))
+                        && known::is_known(&path) => {}
                 (None, Item::Value(value)) => self.value(&path, value, at),
                 _ => self.unknown(&path, at),
             }

@@ -1,0 +1,35 @@
+//! What the browser says of a ceremony, and the authenticator signs (§5.8.1).
+
+use serde::Deserialize;
+
+use super::{Fault, RelyingParty};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClientData {
+    r#type: String,
+    challenge: String,
+    origin: String,
+    cross_origin: Option<bool>,
+    top_origin: Option<String>,
+}
+
+/// §7.1, steps 5 to 11, and §7.2, steps 8 to 14.
+pub fn check(json: &[u8], ceremony: &str, challenge: &str, party: &RelyingParty<'_>) -> Result<(), Fault> {
+    // "Any leading byte order mark (BOM) must be stripped."
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+    let data: ClientData = serde_json::from_slice(json).map_err(|_| Fault::ClientData)?;
+    if data.r#type != ceremony {
+        return Err(Fault::Ceremony(data.r#type));
+    }
+    if data.challenge != challenge {
+        return Err(Fault::Challenge);
+    }
+    if !party.origins.contains(&data.origin) {
+        return Err(Fault::Origin(data.origin));
+    }
+    if data.cross_origin == Some(true) || data.top_origin.is_some() {
+        return Err(Fault::CrossOrigin);
+    }
+    Ok(())
+}
