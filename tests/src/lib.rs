@@ -8,6 +8,7 @@ pub mod ask;
 pub mod directory;
 pub mod node;
 pub mod postgres;
+pub mod service;
 pub mod template;
 pub mod world;
 

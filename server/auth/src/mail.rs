@@ -1,8 +1,8 @@
 //! E-mails: what they say, and how they get into the queue.
 
 use ntier_backing::database::Statement;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::redirect;
 use crate::store::sql;
 
 /// What an e-mail is about.
@@ -63,7 +63,7 @@ impl Kind {
 
 /// The link that an e-mail carries.
 pub fn link(url: &str, hash: &str, verification: &str, redirect: &str) -> String {
-    let redirect = utf8_percent_encode(redirect, NON_ALPHANUMERIC);
+    let redirect = redirect::escaped(redirect);
     format!("{url}/verify?token={hash}&type={verification}&redirect_to={redirect}")
 }
 

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, Uri, header};
 use ntier_backing::outbound::is_this_machine;
 use ntier_protocol::auth::error::Error as Refused;
 use ntier_protocol::auth::user::Session;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The asked address if it is allowed, else the site's.
 pub fn target<'a>(asked: Option<&'a str>, site: &'a str, allowed: &[String]) -> &'a str {
@@ -91,8 +91,21 @@ impl Target {
 }
 
 fn encoded(parameters: &[(&'static str, String)]) -> String {
-    let pair = |(name, value): &(&str, String)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
-    parameters.iter().map(pair).collect::<Vec<_>>().join("&")
+    form(parameters.iter().map(|(name, value)| (*name, value.as_str())))
+}
+
+/// All but what stands for itself (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// As a part of a query or a form.
+pub fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// As a form or a query has them.
+pub fn form<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let pair = |(name, value): (&str, &str)| format!("{}={}", escaped(name), escaped(value));
+    parameters.into_iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
 /// What a client makes a session of.

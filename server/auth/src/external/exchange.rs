@@ -7,7 +7,6 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Request};
 use ntier_backing::outbound::Outbound;
 use ntier_security::one_time;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::Fault;
@@ -15,6 +14,7 @@ use super::open_id::Issuers;
 use super::profile::Profile;
 use super::provider::{Provider, Spoken};
 use crate::now;
+use crate::redirect::{escaped, form};
 
 /// What a provider gives for a code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Exchange {
         parameters.extend(provider.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         parameters.extend(more);
         let mark = if authorize.contains('?') { '&' } else { '?' };
-        Ok(format!("{authorize}{mark}{}", form(&parameters)))
+        Ok(format!("{authorize}{mark}{}", form(parameters)))
     }
 
     /// Tokens for a code.
@@ -91,12 +91,12 @@ impl Exchange {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json");
         if basic {
-            let credentials = STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));
+            let credentials = STANDARD.encode(format!("{}:{}", escaped(id), escaped(secret)));
             request = request.header(AUTHORIZATION, format!("Basic {credentials}"));
         } else {
             parameters.extend([("client_id", id), ("client_secret", secret)]);
         }
-        let answer = json(&self.outbound, request.body(form(&parameters).into())).await?;
+        let answer = json(&self.outbound, request.body(form(parameters).into())).await?;
         let text = |name: &str| answer.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         if let Some(error) = text("error") {
             return Err(Fault::Refused(error.to_owned()));
@@ -189,15 +189,4 @@ pub async fn json(outbound: &Outbound, request: Result<Request<Bytes>, http::Err
 fn origin(address: &str) -> String {
     let end = address.match_indices('/').nth(2).map_or(address.len(), |(at, _)| at);
     address[..end].to_owned()
-}
-
-/// As a form or a query has them.
-pub fn form(parameters: &[(&str, &str)]) -> String {
-    let pairs: Vec<String> =
-        parameters.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
-    pairs.join("&")
-}
-
-pub fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
