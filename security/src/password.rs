@@ -87,7 +87,11 @@ const COMMON: &str = include_str!("common_passwords.txt");
 
 /// The hash to keep. Takes some fifty milliseconds of a processor.
 pub fn hash(password: &str) -> Result<Secret<String>, bcrypt::BcryptError> {
-    bcrypt::non_truncating_hash(password, COST).map(Secret::new)
+    // The crate's own function that cuts nothing counts a byte for the end, and refuses 72.
+    if password.len() > LONGEST {
+        return Err(bcrypt::BcryptError::Truncation(password.len()));
+    }
+    bcrypt::hash(password, COST).map(Secret::new)
 }
 
 /// Whether it is a hash that can be compared with.
@@ -162,5 +166,14 @@ mod tests {
         let old = bcrypt::hash("correct horse", 4).unwrap();
         assert_eq!(verify("correct horse", Some(&old)), Verdict::RightAndOld);
         assert_eq!(verify("x", Some("no hash at all")), Verdict::Wrong);
+    }
+
+    #[test]
+    fn the_longest_password_is_hashed() {
+        let longest = "x".repeat(LONGEST);
+        let kept = hash(&longest).unwrap();
+        assert_eq!(verify(&longest, Some(kept.expose())), Verdict::Right);
+        assert_eq!(verify(&longest[1..], Some(kept.expose())), Verdict::Wrong);
+        assert!(hash(&"x".repeat(LONGEST + 1)).is_err());
     }
 }
