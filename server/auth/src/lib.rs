@@ -10,6 +10,7 @@ mod error;
 mod hashing;
 mod inbox;
 mod issue;
+mod legacy;
 mod limits;
 mod logout;
 mod mail;
