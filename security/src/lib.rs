@@ -6,6 +6,7 @@
 pub mod bearer;
 pub mod caller;
 pub mod keys;
+pub mod legacy_refresh;
 pub mod network;
 pub mod one_time;
 pub mod password;

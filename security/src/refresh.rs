@@ -107,15 +107,8 @@ pub enum Refusal {
 
 /// Decides about the token with this number.
 pub fn decide(counter: i64, facts: &Facts, policy: &Policy, now: UnixTime) -> Decision {
-    if facts.user_is_banned {
-        return Decision::Refuse(Refusal::Banned);
-    }
-    let is_over = |begun: UnixTime, life: Option<i64>| life.is_some_and(|life| life > 0 && now > begun + life);
-    if facts.not_after.is_some_and(|end| now > end) || is_over(facts.created_at, policy.timebox) {
-        return Decision::Refuse(Refusal::Expired);
-    }
-    if is_over(facts.refreshed_at, policy.inactivity) {
-        return Decision::Refuse(Refusal::Inactive);
+    if let Some(refusal) = refusal(facts, policy, now) {
+        return Decision::Refuse(refusal);
     }
     match facts.counter - counter {
         ..0 => Decision::Refuse(Refusal::NotOurs),
@@ -123,6 +116,20 @@ pub fn decide(counter: i64, facts: &Facts, policy: &Policy, now: UnixTime) -> De
         1 => Decision::Repeat,
         _ if (now - facts.refreshed_at).abs() < policy.reuse_interval => Decision::Repeat,
         _ => Decision::Revoke,
+    }
+}
+
+/// Why no token of this session is good.
+pub(crate) fn refusal(facts: &Facts, policy: &Policy, now: UnixTime) -> Option<Refusal> {
+    let is_over = |begun: UnixTime, life: Option<i64>| life.is_some_and(|life| life > 0 && now > begun + life);
+    if facts.user_is_banned {
+        Some(Refusal::Banned)
+    } else if facts.not_after.is_some_and(|end| now > end) || is_over(facts.created_at, policy.timebox) {
+        Some(Refusal::Expired)
+    } else if is_over(facts.refreshed_at, policy.inactivity) {
+        Some(Refusal::Inactive)
+    } else {
+        None
     }
 }
 

@@ -12,6 +12,7 @@ mod hashing;
 mod identities;
 mod inbox;
 mod issue;
+mod legacy;
 mod limits;
 mod logout;
 mod mail;

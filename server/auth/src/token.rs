@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
+use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, IdTokenGrant, PasswordGrant, RefreshGrant};
 use ntier_protocol::auth::user::Session;
@@ -102,47 +103,34 @@ impl Auth {
         if token.is_empty() {
             return Err(Refused::invalid("refresh_token required").into());
         }
-        let unknown = || {
-            let message = "Invalid Refresh Token: Refresh Token Not Found";
-            Error::from(Refused::new(400, Code::RefreshTokenNotFound, message))
-        };
         self.limit(Limit::Token, visitor, None).await?;
-        let token = self.sealer.open(token).ok_or_else(unknown)?;
+        let Some(token) = self.sealer.open(token) else { return self.exchange(visitor, token).await };
         let id = Uuid::from_bytes(token.session);
         for _ in 0..ATTEMPTS {
             let found = store::session(&self.database, &id.to_string()).await?.ok_or_else(unknown)?;
-            let facts = Facts {
-                counter: found.counter,
-                created_at: found.created_at,
-                refreshed_at: found.refreshed_at,
-                not_after: found.not_after,
-                user_is_banned: found.account.is_banned,
-            };
-            let counter = match refresh::decide(token.counter, &facts, &self.settings.refresh, now()) {
+            let counter = match refresh::decide(token.counter, &facts(&found), &self.settings.refresh, now()) {
                 Decision::Repeat => found.counter,
-                Decision::Rotate => match self.rotate(&id, &found, visitor).await {
+                Decision::Rotate => match self.rotate(&id, &found, visitor, Vec::new()).await {
                     // Another request with the same token was a moment faster.
                     Err(Error::Changed(_)) => continue,
                     rotated => rotated?,
                 },
-                Decision::Revoke => {
-                    let actor = Actor::user(&found.account.user);
-                    let audit = store::audit("token_revoked", "token", &actor, &visitor.address, &Value::Null);
-                    let end = sql("delete from auth.sessions where id = $1", &[Some(&id.to_string())]);
-                    store::write(&self.database, vec![end, audit]).await?;
-                    let message = "Invalid Refresh Token: Already Used";
-                    return Err(Refused::new(400, Code::RefreshTokenAlreadyUsed, message).into());
-                }
+                Decision::Revoke => return self.revoke(&id, &found, visitor).await,
                 Decision::Refuse(refusal) => return Err(refused(refusal).into()),
             };
             return self.session(&id, counter, found.account.user, &found.ways);
         }
-        let message = "Too many concurrent token refresh requests on the same session or refresh token";
-        Err(Refused::new(409, Code::OverRequestRateLimit, message).into())
+        Err(contended())
     }
 
-    /// The next number counts; fails where it is not the next any more.
-    async fn rotate(&self, id: &Uuid, found: &Found, visitor: &Visitor) -> Result<i64, Error> {
+    /// The next number counts, and more is done with it; fails where it is not the next any more.
+    pub(crate) async fn rotate(
+        &self,
+        id: &Uuid,
+        found: &Found,
+        visitor: &Visitor,
+        more: Vec<Statement>,
+    ) -> Result<i64, Error> {
         let (id, before, next) = (id.to_string(), found.counter.to_string(), found.counter + 1);
         let update = sql(
             "with changed as (update auth.sessions set refresh_token_counter = $3, refreshed_at = now() at time zone 'UTC', \
@@ -152,12 +140,43 @@ impl Auth {
         );
         let actor = Actor::user(&found.account.user);
         let audit = store::audit("token_refreshed", "token", &actor, &visitor.address, &Value::Null);
-        store::write(&self.database, vec![update, audit]).await?;
+        store::write(&self.database, [vec![update, audit], more].concat()).await?;
         Ok(next)
+    }
+
+    /// Somebody else has the token: its session ends.
+    pub(crate) async fn revoke(&self, id: &Uuid, found: &Found, visitor: &Visitor) -> Result<Session, Error> {
+        let actor = Actor::user(&found.account.user);
+        let audit = store::audit("token_revoked", "token", &actor, &visitor.address, &Value::Null);
+        let end = sql("delete from auth.sessions where id = $1", &[Some(&id.to_string())]);
+        store::write(&self.database, vec![end, audit]).await?;
+        let message = "Invalid Refresh Token: Already Used";
+        Err(Refused::new(400, Code::RefreshTokenAlreadyUsed, message).into())
     }
 }
 
-fn refused(refusal: Refusal) -> Refused {
+/// What is decided upon.
+pub fn facts(found: &Found) -> Facts {
+    Facts {
+        counter: found.counter,
+        created_at: found.created_at,
+        refreshed_at: found.refreshed_at,
+        not_after: found.not_after,
+        user_is_banned: found.account.is_banned,
+    }
+}
+
+pub fn unknown() -> Error {
+    Refused::new(400, Code::RefreshTokenNotFound, "Invalid Refresh Token: Refresh Token Not Found").into()
+}
+
+/// Others are always a moment faster.
+pub fn contended() -> Error {
+    let message = "Too many concurrent token refresh requests on the same session or refresh token";
+    Refused::new(409, Code::OverRequestRateLimit, message).into()
+}
+
+pub fn refused(refusal: Refusal) -> Refused {
     let (code, message) = match refusal {
         Refusal::Banned => (Code::UserBanned, "Invalid Refresh Token: User Banned"),
         Refusal::Expired => (Code::SessionExpired, "Invalid Refresh Token: Session Expired"),

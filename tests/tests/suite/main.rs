@@ -5,6 +5,7 @@ mod beyond;
 mod commands;
 mod examples;
 mod hostile;
+mod import;
 mod project;
 mod read;
 mod rest_command;
