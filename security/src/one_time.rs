@@ -56,6 +56,11 @@ pub fn is_verifier(verifier: &str, challenge: &str) -> bool {
     !challenge.is_empty() && crate::secret::equal(&self::challenge(verifier), challenge.trim_end_matches('='))
 }
 
+/// Whether two hashes are the same, told in constant time.
+pub fn is_same(one: &str, other: &str) -> bool {
+    crate::secret::equal(one, other)
+}
+
 /// A hash that was sent, and when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sent {

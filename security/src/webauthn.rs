@@ -32,9 +32,12 @@ use authenticator_data::AuthenticatorData;
 pub struct RelyingParty<'a> {
     /// The domain to which credentials are bound.
     pub id: &'a str,
-    /// Where ceremonies may take place: `https://app.example.com`, or `android:apk-key-hash:…` for an app.
+    /// Where ceremonies may take place: `https://app.example.com`, `android:apk-key-hash:…` for an app, or [`LOCALHOST`].
     pub origins: &'a [String],
 }
+
+/// Among the origins of a relying party: `http://localhost`, at any port.
+pub const LOCALHOST: &str = "http://localhost:*";
 
 /// Whether the authenticator has to know who holds it (by a PIN, a finger, a face), beyond that somebody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! with it; the PostgreSQL server is shared by all worlds of a test process and ends with that process.
 
 pub mod ask;
+pub mod authenticator;
 pub mod directory;
 pub mod node;
 pub mod postgres;

@@ -76,6 +76,15 @@ impl World {
         Self::on("serve", backend, tempfile::tempdir().unwrap(), project, database_url, &[])
     }
 
+    /// Likewise of `ntier dev`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_dev_project(backend: Backend, project: &Path, more: &[&str]) -> Self {
+        let database_url = (backend == Backend::Server).then(template::empty_server);
+        Self::on("dev", backend, tempfile::tempdir().unwrap(), project, database_url, more)
+    }
+
     fn on(
         command: &'static str,
         backend: Backend,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ntier_auth::{Auth, Delivery};
+use ntier_auth::{Auth, Delivery, Sms};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
@@ -143,7 +143,8 @@ async fn serve(
     ntier_rest::reload(&rest).await?;
     let Bound { listeners, address } = listeners;
     let smtp = settings.auth.as_ref().and_then(|auth| auth.smtp.as_ref());
-    let delivery = smtp.map(|smtp| Delivery::new(database.clone(), smtp)).transpose()?;
+    let sms = settings.auth.as_ref().and_then(|auth| auth.sms.service.as_ref());
+    let delivery = Delivery::new(database.clone(), smtp, sms)?;
     let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
@@ -189,15 +190,18 @@ fn node(
         let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
         // `ntier dev` shows them, unless it was told who takes them.
         let mail = auth.smtp.is_some() || settings.mode == Mode::Dev;
+        let sent = auth.sms.service.is_some() || (settings.mode == Mode::Dev && auth.sms.inbox);
+        let sms = Sms { sent, ..auth.sms.clone() };
         let auth =
-            ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, ..auth };
+            ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, sms, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone(), vault)
     });
     let backend = Backend {
         rest,
         auth,
         doorkeeper,
-        inbox: settings.mode == Mode::Dev && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none()),
+        inbox: settings.mode == Mode::Dev
+            && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
         jwks: keys.jwks()?.to_string(),
         files: settings.public.clone(),
@@ -303,6 +307,9 @@ async fn sweep(database: Database) {
             "delete from ntier.mail where created_at < now() - interval '1 day'",
             "delete from auth.flow_state where created_at < now() - interval '1 day'",
             "delete from auth.sessions where not_after < now() - interval '1 day'",
+            "delete from auth.oauth_client_states where created_at < now() - interval '1 day'",
+            "delete from auth.webauthn_challenges where expires_at < now() - interval '1 day'",
+            "delete from auth.mfa_challenges where created_at < now() - interval '1 day'",
         ];
         let statement = |text: &str| Statement { text: text.into(), parameters: Vec::new() };
         let statements = statements.map(statement).to_vec();

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "flow_state", sql: include_str!("../../../migrations/0008_flow_state.sql") },
     Migration { version: 9, name: "mfa", sql: include_str!("../../../migrations/0009_mfa.sql") },
     Migration { version: 10, name: "auth_tables", sql: include_str!("../../../migrations/0010_auth_tables.sql") },
+    Migration { version: 11, name: "messages", sql: include_str!("../../../migrations/0011_messages.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

@@ -41,6 +41,9 @@ pub struct SignUp {
     #[serde(deserialize_with = "or_default")]
     pub password: String,
     pub data: Option<Map<String, Value>>,
+    /// How a message to a phone goes: `sms` or `whatsapp`.
+    #[serde(deserialize_with = "or_default")]
+    pub channel: String,
     #[serde(flatten)]
     pub challenge: Challenge,
 }
@@ -120,6 +123,8 @@ pub struct UserUpdate {
     pub nonce: String,
     pub data: Option<Map<String, Value>>,
     pub app_metadata: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "or_default")]
+    pub channel: String,
     #[serde(flatten)]
     pub challenge: Challenge,
 }
@@ -188,6 +193,8 @@ pub struct Otp {
     pub phone: String,
     pub create_user: bool,
     pub data: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "or_default")]
+    pub channel: String,
     #[serde(flatten)]
     pub challenge: Challenge,
 }
@@ -199,6 +206,7 @@ impl Default for Otp {
             phone: String::new(),
             create_user: true,
             data: None,
+            channel: String::new(),
             challenge: Challenge::default(),
         }
     }
@@ -229,6 +237,16 @@ pub struct Enroll {
     pub factor_type: String,
     #[serde(deserialize_with = "or_default")]
     pub issuer: String,
+    #[serde(deserialize_with = "or_default")]
+    pub phone: String,
+}
+
+/// `POST /factors/{id}/challenge`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Challenged {
+    #[serde(deserialize_with = "or_default")]
+    pub channel: String,
 }
 
 /// `POST /factors/{id}/verify`.
@@ -239,6 +257,34 @@ pub struct VerifyFactor {
     pub challenge_id: String,
     #[serde(deserialize_with = "or_default")]
     pub code: String,
+    pub webauthn: Option<WebAuthnAnswer>,
+}
+
+/// What an authenticator has answered.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct WebAuthnAnswer {
+    /// `create` or `request`.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    pub credential_response: Value,
+}
+
+/// `POST /passkeys/registration/verify` and `/passkeys/authentication/verify`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PasskeyAnswer {
+    #[serde(deserialize_with = "or_default")]
+    pub challenge_id: String,
+    pub credential: Value,
+}
+
+/// `PATCH /passkeys/{id}`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct FriendlyName {
+    #[serde(deserialize_with = "or_default")]
+    pub friendly_name: String,
 }
 
 /// `POST /admin/generate_link`.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Fault, RelyingParty};
+use super::{Fault, LOCALHOST, RelyingParty};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,11 +25,38 @@ pub fn check(json: &[u8], ceremony: &str, challenge: &str, party: &RelyingParty<
     if data.challenge != challenge {
         return Err(Fault::Challenge);
     }
-    if !party.origins.contains(&data.origin) {
+    let is_own = |own: &String| *own == data.origin || (own == LOCALHOST && is_local(&data.origin));
+    if !party.origins.iter().any(is_own) {
         return Err(Fault::Origin(data.origin));
     }
     if data.cross_origin == Some(true) || data.top_origin.is_some() {
         return Err(Fault::CrossOrigin);
     }
     Ok(())
+}
+
+/// `http://localhost` with a port or without.
+fn is_local(origin: &str) -> bool {
+    let Some(port) = origin.strip_prefix("http://localhost") else { return false };
+    port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_has_any_port() {
+        for (origin, expected) in [
+            ("http://localhost", true),
+            ("http://localhost:5173", true),
+            ("https://localhost:5173", false),
+            ("http://localhost:", false),
+            ("http://localhost:99999", false),
+            ("http://localhost.evil.com", false),
+            ("http://localhost:80@evil.com", false),
+        ] {
+            assert_eq!(is_local(origin), expected, "{origin}");
+        }
+    }
 }

@@ -51,6 +51,14 @@ impl Auth {
                 store::write(&self.database, all).await?;
                 Ok(respond::json(200, factor))
             }
+            (&Method::GET, ["users", id, "passkeys"]) => {
+                let account = self.account(id).await?;
+                Ok(respond::json(200, &self.passkeys_of(&account.user.id).await?))
+            }
+            (&Method::DELETE, ["users", id, "passkeys", passkey]) => {
+                let account = self.account(id).await?;
+                self.remove_passkey(visitor, &account.user.id, passkey, &Actor::ADMIN).await
+            }
             (&Method::POST, ["generate_link"]) => self.generate_link(visitor, &request::read(body)?).await,
             _ => Ok(respond::not_found()),
         }

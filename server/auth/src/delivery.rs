@@ -1,5 +1,5 @@
-//! E-mails leave the queue: some node takes what is due, sends it, and removes it. A node that dies on the way leaves it to be taken
-//! again; a mail server that is away is asked again later, with growing pauses.
+//! E-mails and messages to phones leave the queue: some node takes what is due, sends it, and removes it. A node that dies on the way
+//! leaves it to be taken again; a server that is away is asked again later, with growing pauses.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use ntier_backing::database::{Database, Row};
-use ntier_backing::outbound::is_this_machine;
+use ntier_backing::outbound::{Outbound, is_this_machine};
 use ntier_security::Secret;
 
 use crate::error::Error;
+use crate::sms::Service;
 use crate::store::{self, sql};
 
 /// A mail server, and who writes.
@@ -40,6 +41,13 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Delivery {
     database: Database,
+    mail: Option<Mail>,
+    sms: Option<Service>,
+    outbound: Outbound,
+}
+
+#[derive(Debug)]
+struct Mail {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
 }
@@ -51,14 +59,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Whoever has taken an e-mail has so long to send it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Delivery {
-    pub fn new(database: Database, smtp: &Smtp) -> Result<Self, Fault> {
+impl Mail {
+    fn new(smtp: &Smtp) -> Result<Self, Fault> {
         let from = smtp.from.parse().map_err(|_| Fault::From(smtp.from.clone()))?;
-        let is_local = is_this_machine(&smtp.host);
         let parameters = || TlsParameters::new(smtp.host.clone()).map_err(|_| Fault::Host(smtp.host.clone()));
         let tls = match smtp.port {
             465 => Tls::Wrapper(parameters()?),
-            _ if is_local => Tls::Opportunistic(parameters()?),
+            _ if is_this_machine(&smtp.host) => Tls::Opportunistic(parameters()?),
             _ => Tls::Required(parameters()?),
         };
         let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&smtp.host)
@@ -69,7 +76,28 @@ impl Delivery {
         if !smtp.user.is_empty() {
             transport = transport.credentials(Credentials::new(smtp.user.clone(), smtp.password.expose().clone()));
         }
-        Ok(Self { database, transport: transport.build(), from })
+        Ok(Self { transport: transport.build(), from })
+    }
+
+    async fn send(&self, row: &Row) -> Result<(), String> {
+        let text = |column: usize| row.text(column).unwrap_or_default().to_owned();
+        let to: Mailbox = text(1).parse().map_err(|_| "the address is none".to_owned())?;
+        let message = Message::builder().from(self.from.clone()).to(to).subject(text(2));
+        let message = match text(4) {
+            html if html.is_empty() => message.body(text(3)),
+            html => message.multipart(MultiPart::alternative_plain_html(text(3), html)),
+        };
+        let message = message.map_err(|cause| cause.to_string())?;
+        self.transport.send(message).await.map(drop).map_err(|cause| cause.to_string())
+    }
+}
+
+impl Delivery {
+    /// `None` where nobody takes anything.
+    pub fn new(database: Database, smtp: Option<&Smtp>, sms: Option<&Service>) -> Result<Option<Self>, Fault> {
+        let mail = smtp.map(Mail::new).transpose()?;
+        let delivery = Self { database, mail, sms: sms.cloned(), outbound: Outbound::new() };
+        Ok(Some(delivery).filter(|delivery| delivery.mail.is_some() || delivery.sms.is_some()))
     }
 
     /// Until the task is ended. `told` hears what goes wrong, without addresses.
@@ -79,20 +107,22 @@ impl Delivery {
                 Ok(0) => tokio::time::sleep(PAUSE).await,
                 Ok(_) => {}
                 Err(Attempt::Database(_)) => tokio::time::sleep(PAUSE * 5).await,
-                Err(Attempt::Mail(cause)) => told(&cause),
+                Err(Attempt::Sending(cause)) => told(&cause),
             }
         }
     }
 
     /// Sends some of what is due; gives their number.
     async fn some(&self) -> Result<usize, Attempt> {
+        let flag = |is_so: bool| Some(if is_so { "true" } else { "false" });
         // The next attempt is set before this one: whoever dies has not lost it.
         let due = sql(
             "update ntier.mail m set attempts = attempts + 1, next_attempt_at = now() + least(interval '1 hour', \
              interval '5 seconds' * power(2, least(attempts, 10)) + interval '30 seconds') \
-             where id in (select id from ntier.mail where sent_at is null and next_attempt_at <= now() order by id \
-             limit $1::bigint for update skip locked) returning id, recipient, subject, plain, html",
-            &[Some(BATCH)],
+             where id in (select id from ntier.mail where sent_at is null and next_attempt_at <= now() \
+             and (channel = 'email' and $2::boolean or channel <> 'email' and $3::boolean) order by id \
+             limit $1::bigint for update skip locked) returning id, recipient, subject, plain, html, channel",
+            &[Some(BATCH), flag(self.mail.is_some()), flag(self.sms.is_some())],
         );
         let answer = store::write(&self.database, vec![due]).await.map_err(Attempt::Database)?;
         let rows = answer.results.into_iter().next().unwrap_or_default().rows;
@@ -106,19 +136,19 @@ impl Delivery {
                 failed = Some(cause);
             }
         }
-        failed.map_or(Ok(rows.len()), |cause| Err(Attempt::Mail(cause)))
+        failed.map_or(Ok(rows.len()), |cause| Err(Attempt::Sending(cause)))
     }
 
     async fn one(&self, row: &Row) -> Result<(), String> {
-        let text = |column: usize| row.text(column).unwrap_or_default().to_owned();
-        let to: Mailbox = text(1).parse().map_err(|_| "the address is none".to_owned())?;
-        let message = Message::builder()
-            .from(self.from.clone())
-            .to(to)
-            .subject(text(2))
-            .multipart(MultiPart::alternative_plain_html(text(3), text(4)))
-            .map_err(|cause| cause.to_string())?;
-        self.transport.send(message).await.map_err(|cause| cause.to_string())?;
+        let nobody = || "nobody takes it".to_owned();
+        match row.text(5) {
+            Some("email") => self.mail.as_ref().ok_or_else(nobody)?.send(row).await?,
+            channel => {
+                let text = |column: usize| row.text(column).unwrap_or_default();
+                let service = self.sms.as_ref().ok_or_else(nobody)?;
+                service.send(&self.outbound, channel.unwrap_or_default(), text(1), text(3)).await?;
+            }
+        }
         // What it says is a secret of whoever got it.
         let gone = sql("delete from ntier.mail where id = $1", &[row.text(0)]);
         store::write(&self.database, vec![gone]).await.map(drop).map_err(|cause| cause.to_string())
@@ -128,5 +158,5 @@ impl Delivery {
 /// What went wrong.
 enum Attempt {
     Database(#[expect(dead_code, reason = "the node says by itself that its database is away")] Error),
-    Mail(String),
+    Sending(String),
 }

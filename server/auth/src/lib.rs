@@ -5,6 +5,7 @@
 //! node has looked at them), and what a user may see (row level security).
 
 mod admin;
+mod ceremony;
 mod delivery;
 mod error;
 mod external;
@@ -19,12 +20,14 @@ mod mail;
 mod mailing;
 mod mfa;
 mod one_time;
+mod passkeys;
 mod pkce;
 mod reauthenticate;
 mod redirect;
 mod respond;
 mod settings;
 mod signup;
+mod sms;
 mod store;
 mod token;
 mod user;
@@ -48,7 +51,8 @@ pub use delivery::{Delivery, Fault, Smtp};
 pub use external::External;
 pub use external::named::{ALL as PROVIDERS, NOT_SERVED as PROVIDERS_NOT_SERVED};
 pub use ntier_protocol::auth::request::duration;
-pub use settings::Settings;
+pub use settings::{Mfa, Settings, Use, WebAuthn};
+pub use sms::{Service as SmsService, Sms};
 
 use error::Error;
 use external::exchange::Exchange;
@@ -120,6 +124,7 @@ impl Auth {
             (&Method::GET, ["user", "identities", "authorize"]) => self.link_identity(visitor).await,
             (&Method::DELETE, ["user", "identities", id]) => self.unlink_identity(visitor, id).await,
             (method, ["factors", rest @ ..]) => self.factors(method, rest, visitor, body).await,
+            (method, ["passkeys", rest @ ..]) => self.passkeys(method, rest, visitor, body).await,
             (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
             (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,
             (&Method::POST, ["resend"]) => self.resend(visitor, body).await,

@@ -23,6 +23,9 @@ pub enum Limit {
     User,
     Verify,
     Factor,
+    Passkey,
+    /// What sends a message to a phone.
+    Message,
     /// What sends an e-mail: one-time codes, recovery, repetitions.
     Mail,
 }
@@ -44,6 +47,8 @@ impl Limit {
             Self::User => "user",
             Self::Verify => "verify",
             Self::Factor => "factor",
+            Self::Passkey => "passkey",
+            Self::Message => "message",
             Self::Mail => "mail",
         }
     }
@@ -53,7 +58,9 @@ impl Limit {
         match self {
             Self::Token => 150.0 / FIVE_MINUTES,
             Self::Factor => 15.0 / 60.0,
-            Self::SignUp | Self::User | Self::Verify | Self::Mail => 30.0 / FIVE_MINUTES,
+            Self::SignUp | Self::User | Self::Verify | Self::Mail | Self::Passkey | Self::Message => {
+                30.0 / FIVE_MINUTES
+            }
             Self::Anonymous => 30.0 / HOUR,
         }
     }
@@ -87,9 +94,14 @@ impl Auth {
     /// Counts the request, and refuses it where there were too many.
     pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
         let mut buckets = buckets(limit, &visitor.address, account);
-        if let (Limit::Mail, Some(most)) = (limit, self.settings.mails_per_hour) {
-            // Of the whole project: whoever makes it send e-mails to others makes it a sender of spam.
-            buckets.push(("project|mail".to_owned(), f64::from(most), f64::from(most) / HOUR));
+        let most = match limit {
+            Limit::Mail => self.settings.mails_per_hour,
+            Limit::Message => self.settings.sms.per_hour,
+            _ => None,
+        };
+        if let Some(most) = most {
+            // Of the whole project: whoever makes it send messages to others makes it a sender of spam.
+            buckets.push((format!("project|{}", limit.name()), f64::from(most), f64::from(most) / HOUR));
         }
         let list = |values: Vec<serde_json::Value>| json!(values).to_string();
         let keys = list(buckets.iter().map(|(key, ..)| json!(key)).collect());

@@ -8,14 +8,14 @@ use ntier_protocol::auth::request::{self, GenerateLink, Mailing, Otp};
 use ntier_protocol::auth::user::User;
 use ntier_security::one_time::{self, Sent};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use crate::error::Error;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::one_time::set_token;
 use crate::pkce;
-use crate::signup::{self, NewUser};
+use crate::signup::{self, Address, unconfirmed};
+use crate::sms::{Channel, channel};
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{EMAIL_EXISTS, forget_password, merge};
 use crate::visitor::Visitor;
@@ -62,11 +62,7 @@ impl Auth {
                 let message = "Only an email address or phone number should be provided";
                 return Err(Refused::invalid(message).into());
             }
-            (true, false) => {
-                self.phone(&asked.phone)?;
-                let message = "Messages to phones cannot be sent yet";
-                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
-            }
+            (true, false) => return self.otp_by_phone(visitor, asked).await,
             (false, true) => {}
         }
         let email = self.email(&asked.email)?;
@@ -95,10 +91,52 @@ impl Auth {
             }
             None => {
                 self.may_mail(&Sent::default())?;
-                let (id, mut all) = unconfirmed(&email, asked.data.unwrap_or_default());
+                let (id, mut all) = unconfirmed(Address::Email(&email), None, asked.data.unwrap_or_default());
                 all.extend(self.send(Kind::Confirmation, &id, &email, self.redirect(visitor), challenge)?);
                 store::write(&self.database, all).await?;
             }
+        }
+        Ok(respond::json(200, &json!({})))
+    }
+
+    async fn otp_by_phone(&self, visitor: &Visitor, asked: Otp) -> Result<Response<Bytes>, Error> {
+        let phone = self.phone(&asked.phone)?;
+        let channel = channel(&asked.channel)?;
+        self.limit(Limit::Message, visitor, None).await?;
+        let (id, mut all) = match store::by_phone(&self.database, &phone).await? {
+            Some((account, tokens)) => {
+                self.may_message(&phone, &tokens.confirmation)?;
+                (account.user.id.clone(), vec![forget_password(&account.user.id)])
+            }
+            None if !asked.create_user || !self.settings.signup => {
+                return Err(Refused::new(422, Code::OtpDisabled, "Signups not allowed for otp").into());
+            }
+            None => {
+                self.may_message(&phone, &Sent::default())?;
+                unconfirmed(Address::Phone(&phone, channel), None, asked.data.unwrap_or_default())
+            }
+        };
+        all.extend(self.send_code("confirmation", &id, &phone, channel)?);
+        store::write(&self.database, all).await?;
+        Ok(respond::json(200, &json!({})))
+    }
+
+    async fn resend_by_phone(&self, visitor: &Visitor, asked: &Mailing) -> Result<Response<Bytes>, Error> {
+        let phone = self.phone(&asked.phone)?;
+        self.limit(Limit::Message, visitor, None).await?;
+        let is_change = asked.kind == "phone_change";
+        let found = if is_change {
+            store::by_next_phone(&self.database, &phone).await?
+        } else {
+            store::by_phone(&self.database, &phone).await?
+        };
+        if let Some((account, tokens)) =
+            found.filter(|(account, _)| is_change || account.user.phone_confirmed_at.is_none())
+        {
+            let (column, before) =
+                if is_change { ("phone_change", &tokens.phone_change) } else { ("confirmation", &tokens.confirmation) };
+            self.may_message(&phone, before)?;
+            store::write(&self.database, self.send_code(column, &account.user.id, &phone, Channel::Sms)?).await?;
         }
         Ok(respond::json(200, &json!({})))
     }
@@ -111,10 +149,10 @@ impl Auth {
                 return Err(Refused::invalid("Type provided requires an email address").into());
             }
             "signup" | "email_change" => {}
-            "sms" | "phone_change" => {
-                let message = "Messages to phones cannot be sent yet";
-                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+            "sms" | "phone_change" if asked.phone.is_empty() => {
+                return Err(Refused::invalid("Type provided requires a phone number").into());
             }
+            "sms" | "phone_change" => return self.resend_by_phone(visitor, &asked).await,
             _ => {
                 return Err(
                     Refused::invalid("Missing one of these types: signup, email_change, sms, phone_change").into()
@@ -166,7 +204,7 @@ impl Auth {
                 let forget = forget_password(&account.user.id);
                 Ok((account.user.id, vec![forget]))
             }
-            None => Ok(unconfirmed(email, data)),
+            None => Ok(unconfirmed(Address::Email(email), None, data)),
         }
     }
 
@@ -260,20 +298,4 @@ fn address(text: &str) -> Result<String, Error> {
         return Err(Refused::invalid("An email address is required").into());
     }
     signup::email(text)
-}
-
-/// A new user without a password, whose mailbox is not known to be its own.
-fn unconfirmed(email: &str, data: Map<String, Value>) -> (String, Vec<Statement>) {
-    let id = Uuid::new_v4().to_string();
-    let user = NewUser {
-        id: id.clone(),
-        aud: store::AUDIENCE,
-        role: "authenticated",
-        email: Some(email),
-        app_metadata: json!({ "provider": "email", "providers": ["email"] }),
-        user_metadata: data,
-        ..NewUser::default()
-    };
-    let statements = user.statements();
-    (id, statements)
 }

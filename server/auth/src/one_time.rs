@@ -16,7 +16,7 @@ use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
 use crate::store::{self, Account, Actor, sql};
-use crate::user::{forget_password, set_email, set_providers};
+use crate::user::{forget_password, set_email, set_phone, set_providers};
 use crate::visitor::Visitor;
 use crate::{Auth, now, pkce, respond};
 
@@ -30,6 +30,7 @@ pub struct Tokens {
     pub recovery: Sent,
     pub change_current: Sent,
     pub change_new: Sent,
+    pub phone_change: Sent,
     pub reauthentication: Sent,
     /// One mailbox has confirmed the change.
     pub half_changed: bool,
@@ -42,12 +43,15 @@ pub enum Shown {
     Recovery,
     ChangeCurrent,
     ChangeNew,
+    Sms,
+    PhoneChange,
 }
 
 impl Shown {
     fn column(self) -> &'static str {
         match self {
-            Self::Confirmation => "confirmation_token",
+            Self::Confirmation | Self::Sms => "confirmation_token",
+            Self::PhoneChange => "phone_change_token",
             Self::Recovery => "recovery_token",
             Self::ChangeCurrent => "email_change_token_current",
             Self::ChangeNew => "email_change_token_new",
@@ -55,15 +59,25 @@ impl Shown {
     }
 }
 
-/// Decides whether a hash proves what its type says; `life` is in seconds.
-fn decide<'a>(kind: &str, hash: &str, tokens: &'a Tokens, life: i64, now: UnixTime) -> Option<(Shown, &'a str)> {
+/// How long codes are good, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Lives {
+    email: i64,
+    phone: i64,
+}
+
+/// Decides whether a hash proves what its type says.
+fn decide<'a>(kind: &str, hash: &str, tokens: &'a Tokens, lives: Lives, now: UnixTime) -> Option<(Shown, &'a str)> {
     let candidates: &[(Shown, &'a Sent)] = match kind {
         "signup" | "invite" => &[(Shown::Confirmation, &tokens.confirmation)],
         "recovery" | "magiclink" => &[(Shown::Recovery, &tokens.recovery)],
         "email" => &[(Shown::Confirmation, &tokens.confirmation), (Shown::Recovery, &tokens.recovery)],
+        "sms" => &[(Shown::Sms, &tokens.confirmation)],
+        "phone_change" => &[(Shown::PhoneChange, &tokens.phone_change)],
         "email_change" => &[(Shown::ChangeCurrent, &tokens.change_current), (Shown::ChangeNew, &tokens.change_new)],
         _ => &[],
     };
+    let life = if matches!(kind, "sms" | "phone_change") { lives.phone } else { lives.email };
     candidates.iter().find(|(_, sent)| sent.is(hash, life, now)).map(|(shown, sent)| (*shown, sent.hash.as_str()))
 }
 
@@ -198,7 +212,10 @@ impl Auth {
                     asked.email = request::email(email).ok_or_else(invalid)?;
                     asked.token_hash = one_time::hash(&asked.email, &asked.token);
                 }
-                ("", phone) if !phone.is_empty() => asked.phone = crate::signup::phone(phone)?,
+                ("", phone) if !phone.is_empty() => {
+                    asked.phone = crate::signup::phone(phone)?;
+                    asked.token_hash = one_time::hash(&asked.phone, &asked.token);
+                }
                 _ => {
                     let message = "Only an email address or phone number should be provided on verify";
                     return Err(Refused::invalid(message).into());
@@ -219,14 +236,20 @@ impl Auth {
         let by_link = asked.email.is_empty() && asked.phone.is_empty();
         let words = if by_link { "Email link is invalid or has expired" } else { "Token has expired or is invalid" };
         let expired = || Error::from(Refused::new(403, Code::OtpExpired, words));
-        let account = Some(asked.email.as_str()).filter(|email| !email.is_empty());
-        self.limit(Limit::Verify, visitor, account).await?;
-        let found = store::with_tokens(&self.database, &asked.token_hash, account).await?;
+        let address = if asked.phone.is_empty() { &asked.email } else { &asked.phone };
+        self.limit(Limit::Verify, visitor, Some(address.as_str()).filter(|address| !address.is_empty())).await?;
+        let found = match (asked.email.as_str(), asked.phone.as_str()) {
+            ("", "") => store::with_tokens(&self.database, &asked.token_hash, None).await?,
+            ("", phone) if asked.kind == "phone_change" => store::by_next_phone(&self.database, phone).await?,
+            ("", phone) => store::by_phone(&self.database, phone).await?,
+            (email, _) => store::with_tokens(&self.database, &asked.token_hash, Some(email)).await?,
+        };
         let (account, tokens) = found.ok_or_else(expired)?;
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
-        let shown = decide(&asked.kind, &asked.token_hash, &tokens, self.settings.code_life, now());
+        let lives = Lives { email: self.settings.code_life, phone: self.settings.sms.code_life };
+        let shown = decide(&asked.kind, &asked.token_hash, &tokens, lives, now());
         let (shown, stored) = shown.ok_or_else(expired)?;
         let id = &account.user.id;
         let column = shown.column();
@@ -286,7 +309,21 @@ fn consequences(shown: Shown, account: &Account, visitor: &Visitor) -> Vec<State
             all.extend([set_providers(id), audit("user_signedup", "team")]);
             all
         }
-        Shown::Confirmation | Shown::Recovery => vec![audit("login", "account")],
+        Shown::Sms if user.phone_confirmed_at.is_none() => {
+            let mut all = set_phone(id, &user.phone, true);
+            all.extend([set_providers(id), audit("user_signedup", "team")]);
+            all
+        }
+        Shown::Confirmation | Shown::Recovery | Shown::Sms => vec![audit("login", "account")],
+        Shown::PhoneChange => {
+            let mut all = set_phone(id, user.new_phone.as_deref().unwrap_or_default(), true);
+            all.push(sql(
+                "update auth.users set phone_change = '', phone_change_token = '' where id = $1",
+                &[Some(id)],
+            ));
+            all.extend([set_providers(id), audit("user_modified", "user")]);
+            all
+        }
         Shown::ChangeCurrent | Shown::ChangeNew => {
             let new = user.new_email.as_deref().unwrap_or_default();
             let mut all = set_email(id, new, true);
@@ -324,9 +361,11 @@ mod tests {
             recovery: sent("r"),
             change_current: sent("o"),
             change_new: sent("n"),
+            phone_change: sent("p"),
             reauthentication: sent("a"),
             half_changed: false,
         };
+        let lives = Lives { email: 3600, phone: 60 };
         for (kind, hash, at, expected) in [
             ("signup", "c", 1000, Some(Shown::Confirmation)),
             ("invite", "c", 1000, Some(Shown::Confirmation)),
@@ -340,10 +379,14 @@ mod tests {
             ("email_change", "o", 1000, Some(Shown::ChangeCurrent)),
             ("email_change", "n", 1000, Some(Shown::ChangeNew)),
             ("email_change", "c", 1000, None),
-            ("sms", "c", 1000, None),
+            ("sms", "c", 1060, Some(Shown::Sms)),
+            ("sms", "c", 1061, None),
+            ("phone_change", "p", 1000, Some(Shown::PhoneChange)),
+            ("phone_change", "c", 1000, None),
+            ("email", "p", 1000, None),
         ] {
-            assert_eq!(decide(kind, hash, &tokens, 3600, at).map(|(shown, _)| shown), expected, "{kind} {hash} {at}");
+            assert_eq!(decide(kind, hash, &tokens, lives, at).map(|(shown, _)| shown), expected, "{kind} {hash} {at}");
         }
-        assert_eq!(decide("signup", "", &Tokens::default(), 3600, 0), None);
+        assert_eq!(decide("signup", "", &Tokens::default(), lives, 0), None);
     }
 }

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use http::Response;
 use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
-use ntier_security::one_time;
+use ntier_security::one_time::{self, Sent};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
+use crate::sms::Channel;
 use crate::store::{self, Account, Actor, sql};
 use crate::visitor::{SignedIn, Visitor};
 use crate::{Auth, now, respond};
@@ -25,22 +26,41 @@ impl Auth {
             let message = "Reauthentication requires the user to have an email or a phone number";
             return Err(Refused::invalid(message).into());
         }
-        if user.email.is_empty() {
-            return Err(Refused::new(422, Code::FeatureDisabled, "Messages to phones cannot be sent yet").into());
-        }
-        if user.email_confirmed_at.is_none() {
-            return Err(Refused::new(422, Code::EmailNotConfirmed, "Please verify your email first.").into());
-        }
-        let tokens = store::by_email(&self.database, &user.email).await?.map(|(_, tokens)| tokens).unwrap_or_default();
-        self.may_mail(&tokens.reauthentication)?;
-        self.limit(Limit::Mail, visitor, None).await?;
-        let (code, hash) = self.new_token(&user.email)?;
-        let set = "update auth.users set reauthentication_token = $2, reauthentication_sent_at = now() where id = $1";
-        let audit =
-            store::audit("user_reauthenticate_requested", "user", &Actor::user(user), &visitor.address, &Value::Null);
-        let mail = mail::send_code(Kind::Reauthentication, &user.email, &code);
-        store::write(&self.database, vec![sql(set, &[Some(&user.id), Some(&hash)]), mail, audit]).await?;
+        let sent = self.reauthentication_of(&who.account).await?;
+        let mut all = if user.email.is_empty() {
+            if user.phone_confirmed_at.is_none() {
+                return Err(Refused::new(422, Code::PhoneNotConfirmed, "Please verify your phone first.").into());
+            }
+            self.may_message(&user.phone, &sent)?;
+            self.limit(Limit::Message, visitor, None).await?;
+            self.send_code("reauthentication", &user.id, &user.phone, Channel::Sms)?
+        } else {
+            if user.email_confirmed_at.is_none() {
+                return Err(Refused::new(422, Code::EmailNotConfirmed, "Please verify your email first.").into());
+            }
+            self.may_mail(&sent)?;
+            self.limit(Limit::Mail, visitor, None).await?;
+            let (code, hash) = self.new_token(&user.email)?;
+            let set =
+                "update auth.users set reauthentication_token = $2, reauthentication_sent_at = now() where id = $1";
+            let mail = mail::send_code(Kind::Reauthentication, &user.email, &code);
+            vec![sql(set, &[Some(&user.id), Some(&hash)]), mail]
+        };
+        let actor = Actor::user(user);
+        all.push(store::audit("user_reauthenticate_requested", "user", &actor, &visitor.address, &Value::Null));
+        store::write(&self.database, all).await?;
         Ok(respond::json(200, &json!({})))
+    }
+
+    /// What was sent to the user before, by e-mail or else to the phone.
+    async fn reauthentication_of(&self, account: &Account) -> Result<Sent, Error> {
+        let user = &account.user;
+        let found = if user.email.is_empty() {
+            store::by_phone(&self.database, &user.phone).await?
+        } else {
+            store::by_email(&self.database, &user.email).await?
+        };
+        Ok(found.map(|(_, tokens)| tokens.reauthentication).unwrap_or_default())
     }
 
     /// What has to be so when a password changes: nothing in a fresh session; otherwise the code, which is spent.
@@ -55,9 +75,13 @@ impl Auth {
         }
         let Account { user, .. } = &who.account;
         let invalid = || Refused::new(422, Code::ReauthenticationNotValid, "Nonce has expired or is invalid").into();
-        let found = store::by_email(&self.database, &user.email).await?;
-        let sent = found.map(|(_, tokens)| tokens.reauthentication).ok_or_else(invalid)?;
-        if !sent.is(&one_time::hash(&user.email, nonce), self.settings.code_life, now()) {
+        let sent = self.reauthentication_of(&who.account).await?;
+        let (address, life) = if user.email.is_empty() {
+            (&user.phone, self.settings.sms.code_life)
+        } else {
+            (&user.email, self.settings.code_life)
+        };
+        if !sent.is(&one_time::hash(address, nonce), life, now()) {
             return Err(invalid());
         }
         let still = "select ntier.expect(exists (select from auth.users where id = $1 and reauthentication_token = $2), 'the nonce')";

@@ -75,10 +75,10 @@ pub fn settings(settings: &Settings) -> Response<Bytes> {
             "disable_signup": !settings.signup,
             "mailer_autoconfirm": settings.email_autoconfirm,
             "phone_autoconfirm": settings.phone_autoconfirm,
-            "sms_provider": "",
+            "sms_provider": if settings.sms.service.is_some() { "twilio" } else { "" },
             "saml_enabled": false,
             "saml_private_key_next_configured": false,
-            "passkeys_enabled": false,
+            "passkeys_enabled": settings.passkeys,
         }),
     )
 }

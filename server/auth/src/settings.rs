@@ -2,6 +2,7 @@
 
 use crate::delivery::Smtp;
 use crate::external::External;
+use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
 
@@ -44,10 +45,49 @@ pub struct Settings {
     pub code_life: i64,
     /// A new e-mail address is confirmed by the old mailbox too.
     pub double_confirm: bool,
+    /// Messages to phones.
+    pub sms: Sms,
+    /// Second factors.
+    pub mfa: Mfa,
+    /// People may sign in by credentials that their authenticators keep.
+    pub passkeys: bool,
+    pub webauthn: WebAuthn,
     /// Providers at which people may sign in.
     pub external: Vec<External>,
     /// People may add and remove ways to sign in.
     pub manual_linking: bool,
+}
+
+/// Which second factors there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mfa {
+    pub totp: Use,
+    pub phone: Use,
+    pub webauthn: Use,
+    /// Of one user, verified or not. Source: GoTrue, `MAX_ENROLLED_FACTORS`.
+    pub most: usize,
+}
+
+/// What may be done with a kind of factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    pub enroll: bool,
+    pub verify: bool,
+}
+
+impl Default for Mfa {
+    fn default() -> Self {
+        let on = Use { enroll: true, verify: true };
+        Self { totp: on, phone: Use { enroll: false, verify: false }, webauthn: on, most: 10 }
+    }
+}
+
+/// To whom credentials of authenticators are bound; the site unless it is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebAuthn {
+    pub rp_id: Option<String>,
+    pub rp_display_name: Option<String>,
+    pub rp_origins: Vec<String>,
 }
 
 impl Default for Settings {
@@ -74,6 +114,10 @@ impl Default for Settings {
             code_length: 6,
             code_life: 3600,
             double_confirm: true,
+            sms: Sms::default(),
+            mfa: Mfa::default(),
+            passkeys: true,
+            webauthn: WebAuthn::default(),
             external: Vec::new(),
             manual_linking: false,
         }

@@ -5,6 +5,7 @@ use http::Response;
 use ntier_backing::database::{self, Statement};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, SignUp};
+use ntier_protocol::auth::user::User;
 use ntier_security::one_time::Sent;
 use ntier_security::password;
 use serde_json::{Map, Value, json};
@@ -17,6 +18,7 @@ use crate::limits::Limit;
 use crate::mail::Kind;
 use crate::pkce;
 use crate::respond;
+use crate::sms::{Channel, channel};
 use crate::store::{self, Actor, By, sql};
 use crate::visitor::Visitor;
 
@@ -132,12 +134,11 @@ impl Auth {
         let by_email = provider == "email";
         let challenge = pkce::challenge(&asked.challenge)?;
         let confirmed = if by_email { self.settings.email_autoconfirm } else { self.settings.phone_autoconfirm };
-        if !confirmed && !by_email {
-            let message = "Messages to phones cannot be sent yet: take new numbers as confirmed (auth.sms.enable_confirmations = false)";
-            return Err(Refused::new(422, Code::FeatureDisabled, message).into());
-        }
-        if !confirmed {
-            self.may_mail(&Sent::default())?;
+        let channel = channel(&asked.channel)?;
+        match (confirmed, by_email) {
+            (true, _) => {}
+            (false, true) => self.may_mail(&Sent::default())?,
+            (false, false) => self.may_message(&address, &Sent::default())?,
         }
         let exists = || Refused::new(422, Code::UserAlreadyExists, "User already registered");
         // Hashed also where there is such a user already, so that the time does not tell.
@@ -145,7 +146,8 @@ impl Auth {
         let by = if by_email { By::Email(&address) } else { By::Phone(&address) };
         let mut user_metadata = asked.data.unwrap_or_default();
         if !confirmed {
-            return self.sign_up_unconfirmed(visitor, &address, &hash, user_metadata, challenge).await;
+            let address = if by_email { Address::Email(&address) } else { Address::Phone(&address, channel) };
+            return self.sign_up_unconfirmed(visitor, address, &hash, user_metadata, challenge).await;
         }
         if let Some(account) = store::find(&self.database, by).await? {
             let traits = json!({ "provider": provider });
@@ -187,58 +189,66 @@ impl Auth {
         }
     }
 
-    /// The user has to show first that the mailbox is its own. Nobody learns whether there was such a user before.
+    /// The user has to show first that the mailbox or the phone is its own. Nobody learns whether there was such a user before.
     async fn sign_up_unconfirmed(
         &self,
         visitor: &Visitor,
-        email: &str,
+        address: Address<'_>,
         hash: &str,
         data: Map<String, Value>,
         challenge: Option<&str>,
     ) -> Result<Response<Bytes>, Error> {
-        let traits = json!({ "provider": "email" });
-        let redirect = self.redirect(visitor);
-        let (id, mut all) = match store::by_email(&self.database, email).await? {
-            Some((account, _)) if account.user.email_confirmed_at.is_some() => {
+        let (provider, name) = (address.provider(), address.name());
+        let traits = json!({ "provider": provider });
+        let found = match address {
+            Address::Email(email) => store::by_email(&self.database, email).await?,
+            Address::Phone(phone, _) => store::by_phone(&self.database, phone).await?,
+        };
+        let (id, mut all) = match found {
+            Some((account, _)) if address.is_confirmed(&account.user) => {
                 let actor = Actor::user(&account.user);
                 let audit = store::audit("user_repeated_signup", "user", &actor, &visitor.address, &traits);
                 let answer = store::write(&self.database, vec![audit, sql("select ntier.utc(now())", &[])]).await?;
                 let now = answer.results.last().and_then(|result| result.rows.first()?.text(0)).unwrap_or_default();
-                return Ok(respond::json(200, &pretended(email, &data, now)));
+                return Ok(respond::json(200, &pretended(address, &data, now)));
             }
             Some((account, tokens)) => {
-                self.may_mail(&tokens.confirmation)?;
-                self.limit(Limit::Mail, visitor, None).await?;
+                self.may_send(visitor, address, &tokens.confirmation).await?;
                 // Who signed up before may have been somebody else, who waits for the owner of the mailbox to confirm: what that one
                 // said is void, and so is the link that was sent for it.
                 let data = Value::Object(data).to_string();
                 let text = "update auth.users set encrypted_password = $2, raw_user_meta_data = $3::jsonb, updated_at = now() \
-                    where id = $1 and email_confirmed_at is null";
+                    where id = $1 and email_confirmed_at is null and phone_confirmed_at is null";
                 let anew = sql(text, &[Some(&account.user.id), Some(hash), Some(&data)]);
                 (account.user.id, vec![anew])
             }
             None => {
-                self.limit(Limit::Mail, visitor, None).await?;
-                let id = Uuid::new_v4().to_string();
-                let user = NewUser {
-                    id: id.clone(),
-                    aud: store::AUDIENCE,
-                    role: "authenticated",
-                    email: Some(email),
-                    password: Some(hash),
-                    app_metadata: json!({ "provider": "email", "providers": ["email"] }),
-                    user_metadata: data,
-                    ..NewUser::default()
-                };
-                (id, user.statements())
+                self.may_send(visitor, address, &Sent::default()).await?;
+                unconfirmed(address, Some(hash), data)
             }
         };
-        all.extend(self.send(Kind::Confirmation, &id, email, redirect, challenge)?);
-        let actor = Actor { id: &id, name: email };
+        all.extend(match address {
+            Address::Email(email) => self.send(Kind::Confirmation, &id, email, self.redirect(visitor), challenge)?,
+            Address::Phone(phone, channel) => self.send_code("confirmation", &id, phone, channel)?,
+        });
+        let actor = Actor { id: &id, name };
         all.push(store::audit("user_confirmation_requested", "user", &actor, &visitor.address, &traits));
         all.push(store::select_user(&id));
         let answer = store::write(&self.database, all).await?;
         Ok(respond::json(200, &store::last_user(&answer)?))
+    }
+
+    async fn may_send(&self, visitor: &Visitor, address: Address<'_>, before: &Sent) -> Result<(), Error> {
+        match address {
+            Address::Email(_) => {
+                self.may_mail(before)?;
+                self.limit(Limit::Mail, visitor, None).await
+            }
+            Address::Phone(phone, _) => {
+                self.may_message(phone, before)?;
+                self.limit(Limit::Message, visitor, None).await
+            }
+        }
     }
 
     async fn sign_up_anonymously(&self, visitor: &Visitor, asked: SignUp) -> Result<Response<Bytes>, Error> {
@@ -294,11 +304,61 @@ impl Auth {
     }
 }
 
+/// Where somebody is reached who is not known to be there.
+#[derive(Debug, Clone, Copy)]
+pub enum Address<'a> {
+    Email(&'a str),
+    Phone(&'a str, Channel),
+}
+
+impl<'a> Address<'a> {
+    fn provider(self) -> &'static str {
+        match self {
+            Self::Email(_) => "email",
+            Self::Phone(..) => "phone",
+        }
+    }
+
+    fn name(self) -> &'a str {
+        match self {
+            Self::Email(name) | Self::Phone(name, _) => name,
+        }
+    }
+
+    fn is_confirmed(self, user: &User) -> bool {
+        match self {
+            Self::Email(_) => user.email_confirmed_at.is_some(),
+            Self::Phone(..) => user.phone_confirmed_at.is_some(),
+        }
+    }
+}
+
+/// A new user whose address is not known to be its own; `password` is a hash.
+pub fn unconfirmed(address: Address<'_>, password: Option<&str>, data: Map<String, Value>) -> (String, Vec<Statement>) {
+    let id = Uuid::new_v4().to_string();
+    let (provider, name) = (address.provider(), address.name());
+    let user = NewUser {
+        id: id.clone(),
+        aud: store::AUDIENCE,
+        role: "authenticated",
+        email: matches!(address, Address::Email(_)).then_some(name),
+        phone: matches!(address, Address::Phone(..)).then_some(name),
+        password,
+        app_metadata: json!({ "provider": provider, "providers": [provider] }),
+        user_metadata: data,
+        ..NewUser::default()
+    };
+    let statements = user.statements();
+    (id, statements)
+}
+
 /// What a new user would look like. Source: GoTrue, `sanitizeUser`.
-fn pretended(email: &str, data: &Map<String, Value>, now: &str) -> Value {
+fn pretended(address: Address<'_>, data: &Map<String, Value>, now: &str) -> Value {
+    let provider = address.provider();
+    let (email, phone) = if provider == "email" { (address.name(), "") } else { ("", address.name()) };
     json!({
-        "id": Uuid::new_v4().to_string(), "aud": store::AUDIENCE, "role": "", "email": email, "phone": "",
-        "confirmation_sent_at": now, "app_metadata": { "provider": "email", "providers": ["email"] }, "user_metadata": data,
+        "id": Uuid::new_v4().to_string(), "aud": store::AUDIENCE, "role": "", "email": email, "phone": phone,
+        "confirmation_sent_at": now, "app_metadata": { "provider": provider, "providers": [provider] }, "user_metadata": data,
         "identities": [], "created_at": now, "updated_at": now, "is_anonymous": false,
     })
 }

@@ -126,11 +126,26 @@ pub async fn by_email(database: &Database, email: &str) -> Result<Option<(Accoun
     tokens(database, sql(&text, &[Some(email)])).await
 }
 
+/// Likewise with this number.
+pub async fn by_phone(database: &Database, phone: &str) -> Result<Option<(Account, Tokens)>, Error> {
+    let condition = "u.phone = $1 and not u.is_sso_user and u.deleted_at is null";
+    let text = format!("select {}, {TOKENS} from auth.users u where {condition}", Account::COLUMNS);
+    tokens(database, sql(&text, &[Some(phone)])).await
+}
+
+/// Likewise with this number as the next one; who has asked last, where there are several.
+pub async fn by_next_phone(database: &Database, phone: &str) -> Result<Option<(Account, Tokens)>, Error> {
+    let condition = "u.phone_change = $1 and not u.is_sso_user and u.deleted_at is null order by u.phone_change_sent_at desc limit 1";
+    let text = format!("select {}, {TOKENS} from auth.users u where {condition}", Account::COLUMNS);
+    tokens(database, sql(&text, &[Some(phone)])).await
+}
+
 const TOKENS: &str = "u.confirmation_token, extract(epoch from u.confirmation_sent_at)::bigint, \
     u.recovery_token, extract(epoch from u.recovery_sent_at)::bigint, \
     u.email_change_token_current, extract(epoch from u.email_change_sent_at)::bigint, \
     u.email_change_token_new, extract(epoch from u.email_change_sent_at)::bigint, u.email_change_confirm_status, \
-    u.reauthentication_token, extract(epoch from u.reauthentication_sent_at)::bigint";
+    u.reauthentication_token, extract(epoch from u.reauthentication_sent_at)::bigint, \
+    u.phone_change_token, extract(epoch from u.phone_change_sent_at)::bigint";
 
 async fn tokens(database: &Database, statement: Statement) -> Result<Option<(Account, Tokens)>, Error> {
     let answer = read(database, vec![statement]).await?;
@@ -146,6 +161,7 @@ async fn tokens(database: &Database, statement: Statement) -> Result<Option<(Acc
         change_new: sent(10),
         half_changed: row.text(12) == Some("1"),
         reauthentication: sent(13),
+        phone_change: sent(15),
     };
     Ok(Some((Account::of(row)?, tokens)))
 }

@@ -14,6 +14,7 @@ use crate::limits::Limit;
 use crate::mfa::is_second;
 use crate::pkce;
 use crate::signup;
+use crate::sms::channel;
 use crate::store::{self, Account, Actor, By, sql};
 use crate::visitor::{SignedIn, Visitor};
 use crate::{ATTEMPTS, Auth, respond};
@@ -99,11 +100,17 @@ impl Auth {
             if store::find(&self.database, By::Phone(phone)).await?.is_some() {
                 return Err(Refused::new(422, Code::PhoneExists, PHONE_EXISTS).into());
             }
-            if !self.settings.phone_autoconfirm {
-                let message = "A new number has to be confirmed, and messages cannot be sent yet";
-                return Err(Refused::new(422, Code::FeatureDisabled, message).into());
+            if self.settings.phone_autoconfirm {
+                all.extend(set_phone(&user.id, phone, true));
+            } else {
+                let channel = channel(&asked.channel)?;
+                let sent = store::by_next_phone(&self.database, phone).await?;
+                let own = sent.filter(|(account, _)| account.user.id == user.id).map(|(_, tokens)| tokens.phone_change);
+                self.may_message(phone, &own.unwrap_or_default())?;
+                self.limit(Limit::Message, visitor, None).await?;
+                all.push(sql("update auth.users set phone_change = $2 where id = $1", &[Some(&user.id), Some(phone)]));
+                all.extend(self.send_code("phone_change", &user.id, phone, channel)?);
             }
-            all.extend(set_phone(&user.id, phone, true));
         }
         if email.is_some() || phone.is_some() {
             all.push(set_providers(&user.id));
@@ -157,7 +164,10 @@ fn unchanged(account: &Account) -> Statement {
 /// Whoever set the password of a user who is not confirmed may be somebody else: it goes before the owner of the mailbox comes in
 /// without it.
 pub fn forget_password(id: &str) -> Statement {
-    sql("update auth.users set encrypted_password = '' where id = $1 and email_confirmed_at is null", &[Some(id)])
+    sql(
+        "update auth.users set encrypted_password = '' where id = $1 and email_confirmed_at is null and phone_confirmed_at is null",
+        &[Some(id)],
+    )
 }
 
 /// Whatever was sent to change the account by the old password is void.

@@ -66,8 +66,38 @@ pub struct Auth {
     pub phone: Option<bool>,
     pub phone_confirmations: Option<bool>,
     pub enable_manual_linking: Option<bool>,
+    pub sms: Sms,
+    pub mfa: Mfa,
+    pub passkey: Option<bool>,
+    pub rp_id: Option<String>,
+    pub rp_display_name: Option<String>,
+    pub rp_origins: Option<Vec<String>>,
     /// By their names; those that are switched on.
     pub external: BTreeMap<String, External>,
+}
+
+/// Messages to phones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sms {
+    pub template: Option<String>,
+    /// Seconds.
+    pub max_frequency: Option<i64>,
+    /// Messages in an hour.
+    pub sent: Option<u32>,
+    pub test_otp: BTreeMap<String, String>,
+    pub twilio: Option<bool>,
+    pub account_sid: Option<String>,
+    pub message_service_sid: Option<String>,
+    pub auth_token: Option<String>,
+}
+
+/// Second factors: whether they may be enrolled, and verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mfa {
+    pub max_enrolled_factors: Option<usize>,
+    pub totp: (Option<bool>, Option<bool>),
+    pub phone: (Option<bool>, Option<bool>),
+    pub web_authn: (Option<bool>, Option<bool>),
 }
 
 /// A provider at which people sign in.
@@ -159,6 +189,10 @@ impl Reader<'_> {
 
     fn value(&mut self, path: &[&str], value: &Value, at: usize) {
         let key = path.join(".");
+        if let (["auth", "sms", "test_otp", phone], Some(code)) = (path, value.as_str()) {
+            self.config.auth.sms.test_otp.insert((*phone).to_owned(), code.to_owned());
+            return;
+        }
         let external = match path {
             ["auth", "external", name, key] if known::is_known(path) => Some((*name, *key)),
             _ => None,
@@ -288,6 +322,28 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.email.max_frequency", |config, value| Ok(config.auth.max_frequency = Some(seconds(value)?))),
     ("auth.email.otp_length", |config, value| Ok(config.auth.otp_length = Some(number(value, 6, 10)?))),
     ("auth.email.otp_expiry", |config, value| Ok(config.auth.otp_expiry = Some(number(value, 60, 86_400)?))),
+    ("auth.sms.template", |config, value| Ok(config.auth.sms.template = Some(string(value)?))),
+    ("auth.sms.max_frequency", |config, value| Ok(config.auth.sms.max_frequency = Some(seconds(value)?))),
+    ("auth.rate_limit.sms_sent", |config, value| Ok(config.auth.sms.sent = Some(number(value, 1, 1_000_000)?))),
+    ("auth.sms.twilio.enabled", |config, value| Ok(config.auth.sms.twilio = Some(boolean(value)?))),
+    ("auth.sms.twilio.account_sid", |config, value| Ok(config.auth.sms.account_sid = Some(string(value)?))),
+    ("auth.sms.twilio.message_service_sid", |config, value| {
+        Ok(config.auth.sms.message_service_sid = Some(string(value)?))
+    }),
+    ("auth.sms.twilio.auth_token", |config, value| Ok(config.auth.sms.auth_token = Some(string(value)?))),
+    ("auth.mfa.max_enrolled_factors", |config, value| {
+        Ok(config.auth.mfa.max_enrolled_factors = Some(number(value, 1, 100)?))
+    }),
+    ("auth.mfa.totp.enroll_enabled", |config, value| Ok(config.auth.mfa.totp.0 = Some(boolean(value)?))),
+    ("auth.mfa.totp.verify_enabled", |config, value| Ok(config.auth.mfa.totp.1 = Some(boolean(value)?))),
+    ("auth.mfa.phone.enroll_enabled", |config, value| Ok(config.auth.mfa.phone.0 = Some(boolean(value)?))),
+    ("auth.mfa.phone.verify_enabled", |config, value| Ok(config.auth.mfa.phone.1 = Some(boolean(value)?))),
+    ("auth.mfa.web_authn.enroll_enabled", |config, value| Ok(config.auth.mfa.web_authn.0 = Some(boolean(value)?))),
+    ("auth.mfa.web_authn.verify_enabled", |config, value| Ok(config.auth.mfa.web_authn.1 = Some(boolean(value)?))),
+    ("auth.passkey.enabled", |config, value| Ok(config.auth.passkey = Some(boolean(value)?))),
+    ("auth.webauthn.rp_id", |config, value| Ok(config.auth.rp_id = Some(string(value)?))),
+    ("auth.webauthn.rp_display_name", |config, value| Ok(config.auth.rp_display_name = Some(string(value)?))),
+    ("auth.webauthn.rp_origins", |config, value| Ok(config.auth.rp_origins = Some(strings(value)?))),
     ("auth.sms.enable_signup", |config, value| Ok(config.auth.phone = Some(boolean(value)?))),
     ("auth.sms.enable_confirmations", |config, value| Ok(config.auth.phone_confirmations = Some(boolean(value)?))),
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),

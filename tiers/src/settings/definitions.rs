@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use ntier_backing::database;
+use ntier_backing::outbound::is_private;
 use ntier_security::Secret;
 
 use super::Settings;
@@ -314,6 +315,34 @@ pub const DEFINITIONS: &[Definition] = &[
         set: |settings, text| {
             let needed = value::boolean(text)?;
             with_auth(settings, |auth| auth.reauthenticate = needed);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.sms.inbox",
+        kind: Boolean,
+        default: "false",
+        doc: "The inbox of `ntier dev` shows messages to phones too; without it and without a service they are refused",
+        set: |settings, text| {
+            let value = value::boolean(text)?;
+            with_auth(settings, |auth| auth.sms.inbox = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.sms.url",
+        kind: Value("URL"),
+        default: "https://api.twilio.com",
+        doc: "The service that takes messages to phones for auth.sms.twilio, where it is not Twilio itself",
+        set: |settings, text| {
+            if !is_private(text) {
+                return Err(expected("an https:// address", text));
+            }
+            with_auth(settings, |auth| {
+                if let Some(service) = &mut auth.sms.service {
+                    text.clone_into(&mut service.url);
+                }
+            });
             Ok(())
         },
     },

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-use ntier_auth::{External, Smtp};
+use ntier_auth::{External, SmsService, Smtp, Use, WebAuthn};
 use ntier_security::Secret;
 
 use super::{Definition, Kind, Mode, Settings};
@@ -106,11 +106,12 @@ impl Loader {
         }
         self.mail_server(said);
         self.providers(said);
-        let no_mail = self.settings.auth.as_ref().is_none_or(|auth| auth.smtp.is_none())
-            && said.email_confirmations == Some(true)
-            && self.settings.mode != Mode::Dev;
-        if no_mail || said.phone_confirmations == Some(true) {
-            let message = "messages that confirm an address cannot be sent yet but to the inbox of `ntier dev`; sign-ups that need one will be refused";
+        self.message_service(said);
+        let auth = self.settings.auth.as_ref();
+        let no_mail = said.email_confirmations == Some(true) && auth.is_some_and(|auth| auth.smtp.is_none());
+        let no_sms = said.phone_confirmations == Some(true) && auth.is_some_and(|auth| auth.sms.service.is_none());
+        if (no_mail || no_sms) && self.settings.mode != Mode::Dev {
+            let message = "nobody sends the messages that confirm an address (auth.email.smtp, auth.sms.twilio); sign-ups that need one will be refused";
             self.faults.push(Fault::warning(Place::Together, message));
         }
         let Some(auth) = &mut self.settings.auth else { return };
@@ -134,7 +135,45 @@ impl Loader {
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
+        auth.passkeys = said.passkey.unwrap_or(auth.passkeys);
+        auth.webauthn = WebAuthn {
+            rp_id: said.rp_id.clone(),
+            rp_display_name: said.rp_display_name.clone(),
+            rp_origins: said.rp_origins.clone().unwrap_or_default(),
+        };
+        let mfa = &mut auth.mfa;
+        mfa.most = said.mfa.max_enrolled_factors.unwrap_or(mfa.most);
+        for (factor, (enroll, verify)) in
+            [(&mut mfa.totp, said.mfa.totp), (&mut mfa.phone, said.mfa.phone), (&mut mfa.webauthn, said.mfa.web_authn)]
+        {
+            *factor = Use { enroll: enroll.unwrap_or(factor.enroll), verify: verify.unwrap_or(factor.verify) };
+        }
         auth.manual_linking = said.enable_manual_linking.unwrap_or(auth.manual_linking);
+    }
+
+    fn message_service(&mut self, said: &Auth) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        let (said, sms) = (&said.sms, &mut auth.sms);
+        sms.template = said.template.clone().unwrap_or(std::mem::take(&mut sms.template));
+        sms.pause = said.max_frequency.unwrap_or(sms.pause);
+        sms.test = said
+            .test_otp
+            .iter()
+            .map(|(phone, code)| (phone.trim_start_matches('+').to_owned(), code.clone()))
+            .collect();
+        if said.twilio != Some(true) {
+            return;
+        }
+        let parts = (said.account_sid.clone(), said.message_service_sid.clone(), said.auth_token.clone());
+        let (Some(account), Some(from), Some(token)) = parts else {
+            let message = "auth.sms.twilio needs account_sid, message_service_sid and auth_token";
+            self.faults.push(Fault::error(Place::Together, message));
+            return;
+        };
+        sms.service =
+            Some(SmsService { url: "https://api.twilio.com".into(), account, token: Secret::new(token), from });
+        // Source: GoTrue, RATE_LIMIT_SMS_SENT.
+        sms.per_hour = Some(said.sent.unwrap_or(30));
     }
 
     fn providers(&mut self, said: &Auth) {
