@@ -28,7 +28,7 @@ mod user;
 mod visitor;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -55,7 +55,7 @@ pub struct Auth {
     database: Database,
     settings: Settings,
     doorkeeper: Arc<Doorkeeper>,
-    keys: Keys,
+    keys: RwLock<Keys>,
     sealer: Sealer,
     vault: Vault,
     hashing: Hashing,
@@ -69,7 +69,12 @@ const ATTEMPTS: usize = 5;
 impl Auth {
     pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys, vault: Vault) -> Self {
         let sealer = Sealer::new(keys.jwt_secret.expose());
-        Self { database, settings, doorkeeper, keys, sealer, vault, hashing: Hashing::new() }
+        Self { database, settings, doorkeeper, keys: RwLock::new(keys), sealer, vault, hashing: Hashing::new() }
+    }
+
+    /// Puts other signing keys in force.
+    pub fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Answers a request. `path` is what follows `/auth/v1`; `address` is the client's.
