@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -210,10 +210,16 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
-/// Likewise in the place of what is there.
+/// Likewise in the place of what is there; it stays its owner's, whoever replaces it.
 fn replace(path: &Path, folder: &File, text: &str) -> io::Result<()> {
     let beside = beside(path);
-    let replaced = write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    let replaced = write(&beside, text).and_then(|()| {
+        let (old, new) = (fs::metadata(path)?, fs::metadata(&beside)?);
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            chown(&beside, Some(old.uid()), Some(old.gid()))?;
+        }
+        fs::rename(&beside, path)
+    });
     if replaced.is_err() {
         let _ = fs::remove_file(&beside);
     }
@@ -305,6 +311,23 @@ mod tests {
         assert_eq!(edwards.signing_algorithm, Algorithm::EdDsa);
         let again = rotate(&settings, None).unwrap().after;
         assert_eq!((again.signing_algorithm, again.previous.len()), (Algorithm::EdDsa, 3), "as the one before");
+    }
+
+    #[test]
+    fn a_rotation_by_root_leaves_the_file_to_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        obtain(&settings).unwrap();
+        // Only root can give it away; for anybody else there is nothing to see.
+        let owner = if chown(path(folder.path()), Some(7), Some(8)).is_ok() {
+            (7, 8)
+        } else {
+            let found = fs::metadata(path(folder.path())).unwrap();
+            (found.uid(), found.gid())
+        };
+        rotate(&settings, None).unwrap();
+        let found = fs::metadata(path(folder.path())).unwrap();
+        assert_eq!((found.uid(), found.gid()), owner);
     }
 
     #[test]

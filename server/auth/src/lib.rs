@@ -72,7 +72,7 @@ impl Auth {
         Self { database, settings, doorkeeper, keys: RwLock::new(keys), sealer, vault, hashing: Hashing::new() }
     }
 
-    /// Puts other signing keys in force.
+    /// Puts other signing keys in force. Refresh tokens stay sealed with the secret of the start.
     pub fn set_keys(&self, keys: Keys) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
