@@ -52,6 +52,18 @@ one transaction. Works while a node runs, and starts the embedded database for a
   ntier sql --file report.sql --json
   ntier sql < schema.sql";
 
+const ROTATE: &str = "\
+Lets another key sign tokens: the one that has been published in waiting, where there is one of this algorithm. The key before \
+verifies until its last tokens are expired, so nobody is signed out; then it is dropped. A new key is published in waiting, for \
+those who keep the public keys (/auth/v1/.well-known/jwks.json) for a while. API keys and the JWT secret stay as they are.
+
+A node that runs on this data directory takes the keys within seconds, without a restart: it looks whether keys.json has \
+changed. Nodes elsewhere need a copy of the file. Signing keys of the project's own (auth.signing_keys_path in config.toml) are \
+not changed here; the node takes a change of that file likewise.
+
+  ntier keys rotate
+  ntier keys rotate --algorithm eddsa";
+
 pub fn command() -> Command {
     let styles = Styles::styled()
         .header(AnsiColor::Green.on_default().bold())
@@ -81,10 +93,25 @@ pub fn command() -> Command {
         )
         .subcommand(
             with_settings(
-                Command::new("keys").about("Show the API keys and secrets"),
+                Command::new("keys").about("Show the API keys and secrets, or rotate the key that signs tokens"),
                 &["project", "data", "jwt_secret"],
             )
-            .arg(json("As one JSON object")),
+            .arg(json("As one JSON object"))
+            .args_conflicts_with_subcommands(true)
+            .subcommand(
+                with_settings(
+                    Command::new("rotate").about("Let another key sign tokens").long_about(ROTATE),
+                    &["project", "data", "auth.jwt_expiry"],
+                )
+                .arg(
+                    Arg::new("algorithm")
+                        .long("algorithm")
+                        .value_name("NAME")
+                        .value_parser(["es256", "eddsa", "rs256"])
+                        .ignore_case(true)
+                        .help("How the new key signs [default: as the one before]"),
+                ),
+            ),
         )
         .subcommand(
             few(Command::new("sql").about("Run SQL as the owner").long_about(SQL))
@@ -167,6 +194,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_a_rotation_stand_behind_it() {
+        let parse = |line: &[&str]| command().try_get_matches_from(line);
+        assert!(parse(&["ntier", "keys", "rotate", "--data", "x", "--algorithm", "EdDSA"]).is_ok());
+        assert!(
+            parse(&["ntier", "keys", "--data", "x", "rotate"]).is_err(),
+            "it would rotate other keys than it seems"
+        );
+        assert!(parse(&["ntier", "keys", "rotate", "--algorithm", "hs256"]).is_err());
     }
 
     #[test]

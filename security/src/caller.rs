@@ -3,7 +3,7 @@
 //! As Supabase's gateway has it: the `apikey` header says which application asks, `Authorization: Bearer` who is signed in.
 //! A client that has nobody signed in repeats the key as the bearer.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::keys::Keys;
 use crate::secret::equal;
@@ -51,11 +51,28 @@ pub enum Refusal {
 
 /// Knows the keys; decides who a caller is.
 pub struct Doorkeeper {
+    known: RwLock<Known>,
+    require_key: bool,
+    audience: Option<String>,
+}
+
+/// What follows from the keys; with them everything is exchanged, so that no token is remembered of a key that is gone.
+struct Known {
     verifier: Verifier,
     publishable_key: String,
     secret_key: Secret<String>,
-    require_key: bool,
     verified: Memory,
+}
+
+impl Known {
+    fn new(keys: &Keys, audience: Option<&str>) -> Result<Self, crate::keys::Fault> {
+        Ok(Self {
+            verifier: keys.verifier(audience)?,
+            publishable_key: keys.publishable_key.clone(),
+            secret_key: keys.secret_key.clone(),
+            verified: Memory::new(CACHE),
+        })
+    }
 }
 
 impl std::fmt::Debug for Doorkeeper {
@@ -67,13 +84,19 @@ impl std::fmt::Debug for Doorkeeper {
 impl Doorkeeper {
     /// `require_key`: a request without a key is refused; else it acts as `anon`, never as more (S4).
     pub fn new(keys: &Keys, require_key: bool, audience: Option<&str>) -> Result<Self, crate::keys::Fault> {
-        Ok(Self {
-            verifier: keys.verifier(audience)?,
-            publishable_key: keys.publishable_key.clone(),
-            secret_key: keys.secret_key.clone(),
-            require_key,
-            verified: Memory::new(CACHE),
-        })
+        let known = RwLock::new(Known::new(keys, audience)?);
+        Ok(Self { known, require_key, audience: audience.map(str::to_owned) })
+    }
+
+    /// Puts other keys in force.
+    pub fn set_keys(&self, keys: &Keys) -> Result<(), crate::keys::Fault> {
+        let known = Known::new(keys, self.audience.as_deref())?;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decides who asks.
@@ -123,23 +146,25 @@ impl Doorkeeper {
                 Ok(caller)
             };
         }
-        if equal(key, &self.publishable_key) {
+        let known = self.known();
+        if equal(key, &known.publishable_key) {
             return Ok(anonymous());
         }
-        if equal(key, self.secret_key.expose()) {
+        if equal(key, known.secret_key.expose()) {
             return if is_browser(credentials) { Err(Refusal::SecretInBrowser) } else { Ok(service()) };
         }
         Err(Refusal::UnknownKey)
     }
 
     fn by_token(&self, token: &str, now: UnixTime) -> Result<Caller, Refusal> {
-        if let Some(caller) = self.verified.get(token, now) {
+        let known = self.known();
+        if let Some(caller) = known.verified.get(token, now) {
             return Ok(caller);
         }
-        let Verified { claims, role, expires } = self.verifier.verify(token, now)?;
+        let Verified { claims, role, expires } = known.verifier.verify(token, now)?;
         let role = role.unwrap_or_else(|| "anon".into());
         let caller = Caller { is_anonymous: role == "anon", role, claims: claims.into() };
-        self.verified.remember(token, caller.clone(), expires, now);
+        known.verified.remember(token, caller.clone(), expires, now);
         Ok(caller)
     }
 }
@@ -170,6 +195,7 @@ pub(crate) fn bearer(header: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signing::Algorithm;
 
     const NOW: UnixTime = 1_800_000_000;
 
@@ -248,5 +274,26 @@ mod tests {
         assert!(house.door.identify(credentials, NOW).is_ok());
         let late = house.door.identify(credentials, NOW + 31);
         assert_eq!(late, Err(Refusal::Token(token::Refusal::Expired)));
+    }
+
+    #[test]
+    fn keys_are_exchanged_with_all_that_follows_from_them() {
+        let house = house(false);
+        let old = house.keys.sign(r#"{"role":"authenticated"}"#).unwrap();
+        assert_eq!(house.role(None, Some(&old), None).unwrap(), "authenticated");
+        let rotated = house.keys.clone().rotate(Algorithm::EdDsa, NOW, 60).unwrap();
+        house.door.set_keys(&rotated).unwrap();
+        let new = rotated.sign(r#"{"role":"authenticated"}"#).unwrap();
+        for token in [&old, &new] {
+            assert_eq!(house.role(None, Some(token), None).unwrap(), "authenticated");
+        }
+        house.door.set_keys(&rotated.living(NOW + 600, 60)).unwrap();
+        assert_eq!(house.role(None, Some(&new), None).unwrap(), "authenticated");
+        let gone = house.role(None, Some(&old), None);
+        assert_eq!(gone, Err(Refusal::Token(token::Refusal::NoKey)), "though it was remembered");
+        let other = Keys::generate(NOW).unwrap();
+        house.door.set_keys(&other).unwrap();
+        assert_eq!(house.role(Some(&house.keys.publishable_key), None, None), Err(Refusal::UnknownKey));
+        assert_eq!(house.role(Some(&other.publishable_key), None, None).unwrap(), "anon");
     }
 }

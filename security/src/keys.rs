@@ -1,20 +1,26 @@
 //! The keys of a project: made once with a CSPRNG, kept by the caller in a private file.
 //!
-//! Tokens are signed with ES256 and published as a JWKS; the HS256 secret and the two legacy keys signed with it are there for
-//! clients and tools that know nothing else. The opaque keys are for everybody else.
+//! Tokens are signed with a key pair, whose public half stands in a JWKS; the HS256 secret and the two legacy keys signed with it
+//! are there for clients and tools that know nothing else. The opaque keys are for everybody else.
+//!
+//! A pair goes through three stages: it is published, it signs, it only verifies. So nobody who keeps the JWKS for a while meets
+//! a token whose key is not in it, and no token is refused because its key signs no more.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::token::{self, KeyIds, SigningKey, Verifier, VerifyingKey};
+use crate::signing::{Algorithm, Pair};
+use crate::token::{self, KeyIds, LEEWAY, SigningKey, Verifier, VerifyingKey};
 use crate::{Secret, UnixTime};
 
 /// Ten years: the life of the legacy keys.
 const LEGACY_LIFE: i64 = 10 * 365 * 24 * 3600;
+
+/// Seconds after a rotation in which a node may still sign with the key before.
+const HANDOVER: i64 = 60;
 
 /// Secrets printed in tutorials and example files. Whoever knows them is everybody.
 const PUBLISHED: &[&str] = &[
@@ -28,9 +34,17 @@ const PUBLISHED: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// ES256, PKCS#8, base64url.
+    /// Of the pair that signs: PKCS#8, base64url.
     pub signing_key: Secret<String>,
     pub signing_key_id: String,
+    #[serde(default)]
+    pub signing_algorithm: Algorithm,
+    /// Published, and not signing yet.
+    #[serde(default)]
+    pub standby: Vec<Pair>,
+    /// Verifying, and not signing any more; the latest first.
+    #[serde(default)]
+    pub previous: Vec<Retired>,
     /// HS256, for compatibility.
     pub jwt_secret: Secret<String>,
     /// For browsers and apps: the role `anon` until somebody signs in.
@@ -41,6 +55,22 @@ pub struct Keys {
     pub anon_key: String,
     /// Legacy JWT for `service_role`.
     pub service_role_key: Secret<String>,
+}
+
+/// A pair that has signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retired {
+    pub pair: Pair,
+    /// When another took its place.
+    pub retired_at: UnixTime,
+}
+
+impl Retired {
+    /// Until then it verifies: its last token may have been signed at the end of the handover.
+    pub fn ends(&self, token_life: i64) -> UnixTime {
+        self.retired_at.saturating_add(token_life).saturating_add(HANDOVER + LEEWAY)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,13 +89,15 @@ impl Keys {
     /// Makes all keys.
     pub fn generate(now: UnixTime) -> Result<Self, Fault> {
         let random = SystemRandom::new();
-        let pair =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| Fault::Random)?;
+        let signing = Pair::generate(Algorithm::default())?;
         let jwt_secret = text(&random, 48)?;
         let (anon_key, service_role_key) = legacy(&jwt_secret, now)?;
         Ok(Self {
-            signing_key: Secret::new(URL_SAFE_NO_PAD.encode(pair.as_ref())),
-            signing_key_id: text(&random, 12)?,
+            signing_key: signing.pkcs8,
+            signing_key_id: signing.id,
+            signing_algorithm: signing.algorithm,
+            standby: vec![Pair::generate(Algorithm::default())?],
+            previous: Vec::new(),
             publishable_key: format!("sb_publishable_{}", text(&random, 24)?),
             secret_key: Secret::new(format!("sb_secret_{}", text(&random, 24)?)),
             anon_key,
@@ -83,6 +115,43 @@ impl Keys {
         Ok(self)
     }
 
+    /// Takes the pairs from elsewhere: the first signs, all verify. `None` where there are none.
+    pub fn with_pairs(self, pairs: Vec<Pair>) -> Option<Self> {
+        let mut pairs = pairs.into_iter();
+        let first = pairs.next()?;
+        Some(Self { standby: pairs.collect(), previous: Vec::new(), ..self.signing_with(first) })
+    }
+
+    /// Another pair signs from now on: the one in waiting, or a new one where none of this algorithm waits.
+    pub fn rotate(mut self, algorithm: Algorithm, now: UnixTime, token_life: i64) -> Result<Self, Fault> {
+        let waiting = self.standby.iter().position(|pair| pair.algorithm == algorithm);
+        let next = waiting.map_or_else(|| Pair::generate(algorithm), |at| Ok(self.standby.swap_remove(at)))?;
+        self.previous.insert(0, Retired { pair: self.signing(), retired_at: now });
+        self.standby = vec![Pair::generate(algorithm)?];
+        Ok(self.signing_with(next).living(now, token_life))
+    }
+
+    /// Without the previous pairs whose tokens are all expired.
+    pub fn living(mut self, now: UnixTime, token_life: i64) -> Self {
+        self.previous.retain(|retired| now <= retired.ends(token_life));
+        self
+    }
+
+    /// The pair that signs.
+    pub fn signing(&self) -> Pair {
+        Pair { id: self.signing_key_id.clone(), algorithm: self.signing_algorithm, pkcs8: self.signing_key.clone() }
+    }
+
+    fn signing_with(self, pair: Pair) -> Self {
+        Self { signing_key: pair.pkcs8, signing_key_id: pair.id, signing_algorithm: pair.algorithm, ..self }
+    }
+
+    /// The public halves of all pairs; the one that signs is the first.
+    fn public(&self) -> Result<Vec<Value>, Fault> {
+        let previous = self.previous.iter().map(|retired| &retired.pair);
+        [&self.signing()].into_iter().chain(&self.standby).chain(previous).map(Pair::jwk).collect()
+    }
+
     /// Refuses secrets that protect nobody (checklist S2).
     pub fn check(&self) -> Result<(), Fault> {
         let secret = self.jwt_secret.expose();
@@ -94,40 +163,21 @@ impl Keys {
 
     /// What verifies the tokens these keys sign; those that name audiences have to name this one.
     pub fn verifier(&self, audience: Option<&str>) -> Result<Verifier, Fault> {
-        let (x, y) = self.coordinates()?;
-        let elliptic =
-            VerifyingKey::elliptic(Some(self.signing_key_id.clone()), &x, &y).map_err(|_| Fault::SigningKey)?;
-        let hmac = VerifyingKey::hmac(self.jwt_secret.expose().as_bytes());
-        Ok(Verifier::new(vec![elliptic, hmac], KeyIds::OrNone, audience.map(str::to_owned)))
+        let mut keys = vec![VerifyingKey::hmac(self.jwt_secret.expose().as_bytes())];
+        for jwk in self.public()? {
+            keys.push(VerifyingKey::from_jwk(&jwk).ok_or(Fault::SigningKey)?);
+        }
+        Ok(Verifier::new(keys, KeyIds::OrNone, audience.map(str::to_owned)))
     }
 
     /// The public keys (RFC 7517), for `/.well-known/jwks.json`.
     pub fn jwks(&self) -> Result<Value, Fault> {
-        let (x, y) = self.coordinates()?;
-        Ok(json!({ "keys": [{
-            "alg": "ES256", "crv": "P-256", "ext": true, "key_ops": ["verify"], "kid": self.signing_key_id,
-            "kty": "EC", "use": "sig", "x": x, "y": y,
-        }] }))
+        Ok(json!({ "keys": self.public()? }))
     }
 
-    /// Signs claims (JSON text) with the ES256 key.
+    /// Signs claims (JSON text).
     pub fn sign(&self, claims: &str) -> Result<String, Fault> {
-        let pkcs8 = self.pkcs8()?;
-        let key = SigningKey::Elliptic { id: &self.signing_key_id, pkcs8: &pkcs8 };
-        token::sign(claims, &key).map_err(|_| Fault::SigningKey)
-    }
-
-    fn pkcs8(&self) -> Result<Vec<u8>, Fault> {
-        URL_SAFE_NO_PAD.decode(self.signing_key.expose()).map_err(|_| Fault::SigningKey)
-    }
-
-    fn coordinates(&self) -> Result<(String, String), Fault> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.pkcs8()?)
-            .map_err(|_| Fault::SigningKey)?;
-        // An uncompressed point: 4, x, y.
-        let point = pair.public_key().as_ref();
-        let (x, y) = point.get(1..65).ok_or(Fault::SigningKey)?.split_at(32);
-        Ok((URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y)))
+        token::sign(claims, &SigningKey::Pair(&self.signing()))
     }
 }
 
@@ -144,7 +194,7 @@ pub fn is_published(secret: &str) -> bool {
 fn legacy(secret: &str, now: UnixTime) -> Result<(String, String), Fault> {
     let sign = |role: &str| {
         let claims = format!(r#"{{"iss":"supabase","role":"{role}","iat":{now},"exp":{}}}"#, now + LEGACY_LIFE);
-        token::sign(&claims, &SigningKey::Hmac(secret.as_bytes())).map_err(|_| Fault::SigningKey)
+        token::sign(&claims, &SigningKey::Hmac(secret.as_bytes()))
     };
     Ok((sign("anon")?, sign("service_role")?))
 }
@@ -182,11 +232,88 @@ mod tests {
         assert!(verifier.verify(&foreign, NOW).is_err());
     }
 
+    /// A file from before there was more than one pair.
+    const OLD: &str = r#"{
+        "signing_key": "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgznPf-AsDJgD7PlkHNwfmsYkFqaLZwjSGImWIlb5glw2hRANCAAThpqJ0BlDELPXklaUm70VK8sN0OU7G0yFmzJftc5-O7Fv3_UxeJMaGSECJl1TOrctzV29wjny1kYRApxZQ-61f",
+        "signing_key_id": "VBwsVTj_4Eku8Mh9",
+        "jwt_secret": "NZgINNQYc6gJGtJzjcF9dPTnJz4WKHsPwJ09ihv0FBH7PAuTBairEQ043e4Z-cSi",
+        "publishable_key": "sb_publishable_JZorvdV6SIU69-6mzzM8UDf_uWo5NVNB",
+        "secret_key": "sb_secret_U6ORf9p8TKHxQA02H8_8pseQRUFkw_c5",
+        "anon_key": "a.b.c",
+        "service_role_key": "a.b.c"
+    }"#;
+
+    const LIFE: i64 = 3600;
+
+    fn ids(keys: &Keys) -> Vec<String> {
+        let jwks = keys.jwks().unwrap();
+        jwks["keys"].as_array().unwrap().iter().map(|jwk| jwk["kid"].as_str().unwrap().to_owned()).collect()
+    }
+
     #[test]
     fn the_published_keys_are_public_only() {
-        let jwks = Keys::generate(NOW).unwrap().jwks().unwrap();
-        assert_eq!(jwks["keys"][0]["kty"], "EC");
-        assert!(jwks["keys"][0].get("d").is_none());
+        let mut keys = Keys::generate(NOW).unwrap();
+        for algorithm in Algorithm::ALL {
+            keys = keys.rotate(algorithm, NOW, LIFE).unwrap();
+        }
+        let jwks = keys.jwks().unwrap();
+        let jwks = jwks["keys"].as_array().unwrap();
+        let names: Vec<&str> = jwks.iter().map(|jwk| jwk["alg"].as_str().unwrap()).collect();
+        assert_eq!(names, ["RS256", "RS256", "EdDSA", "ES256", "ES256"], "what signs, what waits, what has signed");
+        for jwk in jwks {
+            for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+                assert!(jwk.get(private).is_none(), "{private} of {jwk}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pair_in_waiting_signs_after_a_rotation() {
+        let keys = Keys::generate(NOW).unwrap();
+        let [signing, waiting] = &ids(&keys)[..] else { panic!("{keys:?}") };
+        let rotated = keys.clone().rotate(Algorithm::Es256, NOW, LIFE).unwrap();
+        assert_eq!((&rotated.signing_key_id, &rotated.previous[0].pair.id), (waiting, signing));
+        assert!(rotated.standby.len() == 1 && !ids(&keys).contains(&rotated.standby[0].id));
+        let other = keys.clone().rotate(Algorithm::EdDsa, NOW, LIFE).unwrap();
+        assert!(!ids(&keys).contains(&other.signing_key_id), "none of this algorithm was waiting");
+        assert!(!ids(&other).contains(waiting), "what has never signed is not kept");
+        let unchanged = |keys: &Keys| (keys.jwt_secret.clone(), keys.publishable_key.clone(), keys.anon_key.clone());
+        assert_eq!(unchanged(&keys), unchanged(&other));
+    }
+
+    #[test]
+    fn a_token_is_good_until_the_time_of_its_key_is_over() {
+        let end = NOW + LIFE + HANDOVER + LEEWAY;
+        for algorithm in Algorithm::ALL {
+            let keys = Keys::generate(NOW).unwrap().rotate(algorithm, NOW - 1000, LIFE).unwrap();
+            let token = keys.sign(r#"{"role":"authenticated"}"#).unwrap();
+            let rotated = keys.rotate(Algorithm::Es256, NOW, LIFE).unwrap();
+            let fresh = rotated.sign(r#"{"role":"authenticated"}"#).unwrap();
+            for (now, is_good) in [(NOW, true), (end, true), (end + 1, false)] {
+                let living = rotated.clone().living(now, LIFE);
+                let verifier = living.verifier(None).unwrap();
+                assert_eq!(verifier.verify(&token, now).is_ok(), is_good, "{algorithm} {now}");
+                assert!(verifier.verify(&fresh, now).is_ok() && verifier.verify(&living.anon_key, now).is_ok());
+            }
+            let later = rotated.rotate(Algorithm::Es256, end + 1, LIFE).unwrap();
+            assert_eq!(later.previous.len(), 1, "{algorithm}: those whose time is over are dropped");
+        }
+    }
+
+    #[test]
+    fn pairs_from_elsewhere_take_the_place_of_ours() {
+        let keys = Keys::generate(NOW).unwrap();
+        let own = keys.sign("{}").unwrap();
+        let pairs: Vec<Pair> = Algorithm::ALL.map(|algorithm| Pair::generate(algorithm).unwrap()).into();
+        let wanted: Vec<String> = pairs.iter().map(|pair| pair.id.clone()).collect();
+        assert_eq!(keys.clone().with_pairs(Vec::new()), None);
+        let theirs = keys.with_pairs(pairs.clone()).unwrap();
+        assert_eq!(ids(&theirs), wanted);
+        let verifier = theirs.verifier(None).unwrap();
+        assert!(verifier.verify(&own, NOW).is_err() && verifier.verify(&theirs.sign("{}").unwrap(), NOW).is_ok());
+        for pair in &pairs {
+            assert!(verifier.verify(&token::sign("{}", &SigningKey::Pair(pair)).unwrap(), NOW).is_ok());
+        }
     }
 
     #[test]
@@ -198,9 +325,20 @@ mod tests {
 
     #[test]
     fn keys_survive_their_file() {
-        let keys = Keys::generate(NOW).unwrap();
+        let keys = Keys::generate(NOW).unwrap().rotate(Algorithm::EdDsa, NOW, LIFE).unwrap();
         let text = serde_json::to_string(&keys).unwrap();
         assert_eq!(serde_json::from_str::<Keys>(&text).unwrap(), keys);
-        assert!(!format!("{keys:?}").contains(keys.secret_key.expose()));
+        let shown = format!("{keys:?}");
+        let secrets = [&keys.secret_key, &keys.signing_key, &keys.standby[0].pkcs8, &keys.previous[0].pair.pkcs8];
+        assert!(secrets.iter().all(|secret| !shown.contains(secret.expose())));
+    }
+
+    #[test]
+    fn a_file_with_one_pair_is_read() {
+        let keys: Keys = serde_json::from_str(OLD).unwrap();
+        assert_eq!(ids(&keys), ["VBwsVTj_4Eku8Mh9"]);
+        let token = keys.sign("{}").unwrap();
+        let rotated = keys.rotate(Algorithm::Es256, NOW, LIFE).unwrap();
+        assert!(rotated.verifier(None).unwrap().verify(&token, NOW).is_ok());
     }
 }

@@ -7,12 +7,14 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::UnixTime;
+use crate::keys::Fault;
+use crate::signing::Pair;
 
 /// Clocks may differ by this many seconds.
-const LEEWAY: i64 = 30;
+pub(crate) const LEEWAY: i64 = 30;
 
 /// Keys that may have signed a token.
 #[derive(Clone)]
@@ -44,12 +46,6 @@ impl VerifyingKey {
     /// HS256.
     pub fn hmac(secret: &[u8]) -> Self {
         Self { id: None, algorithms: vec![Algorithm::HS256], key: DecodingKey::from_secret(secret) }
-    }
-
-    /// ES256, from the base64url coordinates of a JWK.
-    pub fn elliptic(id: Option<String>, x: &str, y: &str) -> Result<Self, Refusal> {
-        let key = DecodingKey::from_ec_components(x, y).map_err(|_| Refusal::NoKey)?;
-        Ok(Self { id, algorithms: vec![Algorithm::ES256], key })
     }
 
     /// From a JSON Web Key (RFC 7517); `None` for one that cannot verify signatures, or of a kind that is not supported. Without
@@ -278,23 +274,24 @@ fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<UnixTi
 pub enum SigningKey<'a> {
     /// HS256.
     Hmac(&'a [u8]),
-    /// ES256 with a PKCS#8 key.
-    Elliptic { id: &'a str, pkcs8: &'a [u8] },
+    /// As the pair does, under its id.
+    Pair(&'a Pair),
 }
 
 /// Signs claims (JSON text) into a compact token.
-pub fn sign(claims: &str, key: &SigningKey<'_>) -> Result<String, jsonwebtoken::errors::Error> {
-    let (algorithm, header, key) = match key {
-        SigningKey::Hmac(secret) => {
-            (Algorithm::HS256, r#"{"alg":"HS256","typ":"JWT"}"#.to_owned(), EncodingKey::from_secret(secret))
-        }
-        SigningKey::Elliptic { id, pkcs8 } => {
-            let header = serde_json::json!({ "alg": "ES256", "kid": id, "typ": "JWT" }).to_string();
-            (Algorithm::ES256, header, EncodingKey::from_ec_der(pkcs8))
-        }
+pub fn sign(claims: &str, key: &SigningKey<'_>) -> Result<String, Fault> {
+    let header = match key {
+        SigningKey::Hmac(_) => r#"{"alg":"HS256","typ":"JWT"}"#.to_owned(),
+        SigningKey::Pair(pair) => json!({ "alg": pair.algorithm.name(), "kid": pair.id, "typ": "JWT" }).to_string(),
     };
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm)?;
+    let signature = match key {
+        SigningKey::Hmac(secret) => {
+            let key = EncodingKey::from_secret(secret);
+            jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).map_err(|_| Fault::SigningKey)?
+        }
+        SigningKey::Pair(pair) => URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())?),
+    };
     Ok(format!("{message}.{signature}"))
 }
 

@@ -1,7 +1,8 @@
 //! One node with its database: started in order, stopped in order.
 //!
 //! At start: the address is bound, the keys are read or made, the database is opened, our migrations and the project's are
-//! applied, the catalog is read, and requests are answered. While it runs, a notification on `pgrst` reads the catalog again.
+//! applied, the catalog is read, and requests are answered. While it runs, a notification on `pgrst` reads the catalog again, and
+//! a change of the files of the keys the keys.
 //! At the end the requests under way are answered, then the database is let go.
 
 mod pages;
@@ -9,7 +10,7 @@ mod pages;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use ntier_auth::{Auth, Delivery, Sms};
@@ -65,6 +66,7 @@ pub enum Error {
 pub struct Running {
     data: PathBuf,
     pub address: SocketAddr,
+    /// As they were at the start.
     pub keys: Keys,
     pub database: Database,
     rest: Arc<Rest>,
@@ -72,6 +74,7 @@ pub struct Running {
     serving: JoinHandle<io::Result<()>>,
     listening: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    renewing: JoinHandle<()>,
     delivering: Option<JoinHandle<()>>,
 }
 
@@ -84,7 +87,7 @@ pub async fn start(
 ) -> Result<Running, Error> {
     let listeners = listen(settings.listen)?;
     directories::create_private(&settings.data)?;
-    let keys = keys::obtain(settings)?;
+    let keys = keys::Follower::start(settings)?;
     let database = open(settings, program, observe).await?;
     let started = serve(settings, project, keys, database.clone(), listeners, observe).await;
     if started.is_err() {
@@ -129,7 +132,7 @@ pub async fn prepare(settings: &Settings, database: Database, observe: &dyn Fn(S
 async fn serve(
     settings: &Settings,
     project: &Project,
-    keys: Keys,
+    keys: keys::Follower,
     database: Database,
     listeners: Bound,
     observe: &dyn Fn(Step),
@@ -145,7 +148,7 @@ async fn serve(
     let smtp = settings.auth.as_ref().and_then(|auth| auth.smtp.as_ref());
     let sms = settings.auth.as_ref().and_then(|auth| auth.sms.service.as_ref());
     let delivery = Delivery::new(database.clone(), smtp, sms)?;
-    let node = Arc::new(node(settings, project, &keys, rest.clone(), address)?);
+    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
@@ -153,6 +156,8 @@ async fn serve(
         let log = settings.log;
         tokio::spawn(delivery.run(move |cause| log.observe(&Observation::MailNotSent { cause })))
     });
+    let first = keys.keys.clone();
+    let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -163,13 +168,14 @@ async fn serve(
     Ok(Running {
         data: settings.data.clone(),
         address,
-        keys,
+        keys: first,
         database,
         rest,
         stop,
         serving,
         listening,
         sweeping,
+        renewing,
         delivering,
     })
 }
@@ -203,7 +209,7 @@ fn node(
         inbox: settings.mode == Mode::Dev
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
-        jwks: keys.jwks()?.to_string(),
+        jwks: RwLock::new(keys.jwks()?.to_string()),
         files: settings.public.clone(),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, address),
@@ -264,6 +270,7 @@ impl Running {
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
         self.listening.abort();
         self.sweeping.abort();
+        self.renewing.abort();
         if let Some(delivering) = self.delivering {
             delivering.abort();
         }
@@ -316,6 +323,28 @@ async fn sweep(database: Database) {
         // What fails now is done an hour later.
         let _ = database.run(Batch { statements, ..Batch::default() }).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Exchanges the keys whenever their files change, or the time of one is over. What cannot be read leaves them as they are, and
+/// is told once.
+async fn renew(mut follower: keys::Follower, node: Arc<Node>, log: Log) {
+    let Service::Backend(backend) = &node.service else { return };
+    let mut told = None;
+    loop {
+        tokio::time::sleep(keys::PAUSE).await;
+        let renewed = match follower.look(keys::now()) {
+            Ok(false) => Ok(()),
+            Ok(true) => backend.set_keys(&follower.keys).map_err(keys::Error::from).map(|()| {
+                log.observe(&Observation::KeysExchanged { signing: &follower.keys.signing_key_id });
+            }),
+            Err(cause) => Err(cause),
+        };
+        let cause = renewed.err().map(|cause| cause.to_string());
+        if let Some(cause) = cause.as_deref().filter(|cause| told.as_deref() != Some(*cause)) {
+            log.observe(&Observation::KeysNotRead { cause });
+        }
+        told = cause;
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Settings {
     pub insecure_dev: bool,
     pub public: Option<PathBuf>,
     pub jwt_secret: Option<Secret<String>>,
+    /// A file of private JSON Web Keys that sign instead of ours.
+    pub signing_keys: Option<PathBuf>,
     /// Tokens that name audiences have to name this one.
     pub jwt_audience: Option<String>,
     pub api: Api,
@@ -85,6 +87,7 @@ impl Settings {
             insecure_dev: false,
             public: None,
             jwt_secret: None,
+            signing_keys: None,
             jwt_audience: None,
             api: Api {
                 require_key: mode == Mode::Serve,

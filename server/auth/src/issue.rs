@@ -1,5 +1,7 @@
 //! New sessions and the tokens of sessions.
 
+use std::sync::PoisonError;
+
 use ntier_backing::database::Statement;
 use ntier_protocol::auth::user::{Session, User};
 use ntier_security::UnixTime;
@@ -67,8 +69,9 @@ impl Auth {
             "phone": user.phone, "app_metadata": user.app_metadata, "user_metadata": user.user_metadata, "role": user.role,
             "aal": level(ways), "amr": ways, "session_id": id.to_string(), "is_anonymous": user.is_anonymous,
         });
+        let token = self.keys.read().unwrap_or_else(PoisonError::into_inner).sign(&claims.to_string());
         Ok(Session {
-            access_token: self.keys.sign(&claims.to_string()).map_err(|_| Error::Signing)?,
+            access_token: token.map_err(|_| Error::Signing)?,
             token_type: "bearer",
             expires_in: self.settings.token_life,
             expires_at: expires,

@@ -34,7 +34,7 @@ mod user;
 mod visitor;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -65,7 +65,7 @@ pub struct Auth {
     database: Database,
     settings: Settings,
     doorkeeper: Arc<Doorkeeper>,
-    keys: Keys,
+    keys: RwLock<Keys>,
     sealer: Sealer,
     vault: Vault,
     hashing: Hashing,
@@ -84,12 +84,17 @@ impl Auth {
             database,
             settings,
             doorkeeper,
-            keys,
+            keys: RwLock::new(keys),
             sealer,
             vault,
             hashing: Hashing::new(),
             exchange: Exchange::default(),
         }
+    }
+
+    /// Puts other signing keys in force. Refresh tokens stay sealed with the secret of the start.
+    pub fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Answers a request. `path` is what follows `/auth/v1`; `address` is the client's.

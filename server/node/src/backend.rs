@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use ntier_auth::Auth;
 use ntier_rest::{Identified, Rest};
 use ntier_security::caller::Doorkeeper;
+use ntier_security::keys::{Fault, Keys};
 use ntier_security::network::{self, Network};
 
 use crate::listen::Peer;
@@ -27,7 +28,7 @@ pub struct Backend {
     /// Proxies that say whose request it is.
     pub trusted: Vec<Network>,
     /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
-    pub jwks: String,
+    pub jwks: RwLock<String>,
     /// A folder to serve at `/`, for `ntier dev`.
     pub files: Option<PathBuf>,
     /// What is served besides; a page goes before a file.
@@ -44,6 +45,16 @@ pub struct Page {
 }
 
 impl Backend {
+    /// Puts other keys in force: published first, signing last, so that no token comes before its key is known.
+    pub fn set_keys(&self, keys: &Keys) -> Result<(), Fault> {
+        *self.jwks.write().unwrap_or_else(PoisonError::into_inner) = keys.jwks()?.to_string();
+        self.doorkeeper.set_keys(keys)?;
+        if let Some(auth) = &self.auth {
+            auth.set_keys(keys.clone());
+        }
+        Ok(())
+    }
+
     pub(crate) async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
         let mut response =
             if cors::is_preflight(&request) { cors::preflight(&request) } else { self.route(request).await };
@@ -71,7 +82,9 @@ impl Backend {
         match path {
             "/health" | "/auth/v1/health" if get => json(StatusCode::OK, r#"{"name":"ntier","status":"ok"}"#.into()),
             "/ready" if get => admin::ready(&self.rest).await,
-            "/auth/v1/.well-known/jwks.json" if get => json(StatusCode::OK, self.jwks.clone()),
+            "/auth/v1/.well-known/jwks.json" if get => {
+                json(StatusCode::OK, self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone())
+            }
             _ if !get => not_found(),
             _ => match (self.pages.iter().find(|page| page.path == path), &self.files) {
                 (Some(page), _) => page.response(),

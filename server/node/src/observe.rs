@@ -8,6 +8,8 @@ pub enum Observation<'a> {
     Answered { method: &'a str, path: &'a str, status: u16, took: Duration },
     SchemaReloaded { took: Duration },
     SchemaNotReloaded { cause: &'a str },
+    KeysExchanged { signing: &'a str },
+    KeysNotRead { cause: &'a str },
     ConnectionFailed { cause: &'a str },
     MailNotSent { cause: &'a str },
 }
@@ -46,6 +48,8 @@ impl Log {
             }
             Observation::MailNotSent { cause } => eprintln!("an e-mail was not sent, and goes again later: {cause}"),
             Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
+            Observation::KeysExchanged { signing } => eprintln!("keys exchanged key.id={signing}"),
+            Observation::KeysNotRead { cause } => eprintln!("keys not exchanged: {cause}"),
             Observation::ConnectionFailed { cause } => {
                 if self >= Self::Requests {
                     eprintln!("connection ended: {cause}");

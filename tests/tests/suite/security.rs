@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ntier_tests::node::{self, Node};
 use ntier_tests::world::{agent, now};
-use ntier_tests::{Backend, Who, World, on_both};
+use ntier_tests::{Backend, Who, World, on_both, until};
 use serde_json::{Value, json};
 
 on_both!(
@@ -14,6 +16,7 @@ on_both!(
     security_s5_the_secret_key_is_refused_from_browsers,
     tokens,
     jwks,
+    signing_keys_are_rotated_while_a_node_runs,
     security_z1_a_new_table_is_not_exposed,
     security_z3_no_role_or_claim_leaks,
     security_z4_a_role_has_its_own_patience,
@@ -143,11 +146,95 @@ fn tokens(world: &mut World) {
     }
 }
 
+/// The public keys, as anybody sees them.
+fn published(url: &str) -> Vec<Value> {
+    let mut answer = agent().get(&format!("{url}/auth/v1/.well-known/jwks.json")).call().unwrap();
+    let keys: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    keys["keys"].as_array().unwrap().clone()
+}
+
+/// The id of the key that has signed a token.
+fn key_id(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+fn signing_keys_are_rotated_while_a_node_runs(world: &mut World) {
+    let session = |line: &str| {
+        let body = json!({ "email": "ada@example.com", "password": "correct horse battery" });
+        let answer = world.auth(None, line).json(&body).send();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let is_good = |token: &str| {
+        let role = world.ask_as(token, "GET /rpc/who").send().json()["role"].clone();
+        let user = world.auth(Some(token), "GET /user").send().status;
+        assert_eq!((role, user), (json!("authenticated"), 200));
+    };
+    let ids = || -> Vec<String> {
+        published(&world.node.url).iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+    };
+    let old = session("POST /signup");
+    let token = |session: &Value| session["access_token"].as_str().unwrap().to_owned();
+    let (first, data) = (ids(), world.data().to_string_lossy().into_owned());
+    assert_eq!((first.len(), key_id(&token(&old))), (2, first[0].clone()));
+    let mut before = first[0].clone();
+    for (algorithm, waiting) in [("es256", Some(&first[1])), ("eddsa", None), ("rs256", None)] {
+        let (code, out, told) = node::run(&["keys", "rotate", "--data", &data, "--algorithm", algorithm]);
+        assert_eq!(code, Some(0), "{told}");
+        until("the keys are taken", || ids()[0] != before);
+        let now = ids();
+        assert!(out.contains(&now[0]) && out.contains(&before), "{out}");
+        assert!(waiting.is_none_or(|waiting| *waiting == now[0]), "the key in waiting signs");
+        assert!(now.contains(&before) && now.contains(&first[0]), "{now:?}");
+        // Published goes before signing by a moment.
+        let new = "POST /token?grant_type=password";
+        until("the new key signs", || key_id(&token(&session(new))) == now[0]);
+        is_good(&token(&session(new)));
+        is_good(&token(&old));
+        before.clone_from(&now[0]);
+    }
+    assert!(published(&world.node.url).iter().all(|key| key.get("d").is_none()), "the private halves stay here");
+    let body = json!({ "refresh_token": old["refresh_token"] });
+    let fresh = world.auth(None, "POST /token?grant_type=refresh_token").json(&body).send().json();
+    assert_eq!(key_id(&token(&fresh)), before, "sessions go on");
+    assert_eq!(node::keys(&world.data()), world.keys, "nothing else has changed");
+}
+
+#[test]
+fn signing_keys_of_a_project_are_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let supabase = folder.path().join("supabase");
+    std::fs::create_dir(&supabase).unwrap();
+    std::fs::write(supabase.join("config.toml"), "[auth]\nsigning_keys_path = \"./signing_keys.json\"\n").unwrap();
+    // RFC 8037, A.1.
+    let key = |id: &str| {
+        json!({
+            "kty": "OKP", "crv": "Ed25519", "kid": id, "alg": "EdDSA", "use": "sig", "key_ops": ["sign", "verify"],
+            "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        })
+    };
+    let write = |keys: Value| std::fs::write(supabase.join("signing_keys.json"), keys.to_string()).unwrap();
+    write(json!([key("theirs")]));
+    let world = World::start_project(Backend::Server, folder.path());
+    let ids = || -> Vec<Value> { published(&world.node.url).iter().map(|key| key["kid"].clone()).collect() };
+    assert_eq!(ids(), ["theirs"]);
+    assert!(published(&world.node.url)[0].get("d").is_none(), "the private half stays here");
+    let body = json!({ "email": "ada@example.com", "password": "correct horse battery" });
+    let session = world.auth(None, "POST /signup").json(&body).send().json();
+    let token = session["access_token"].as_str().unwrap();
+    assert_eq!(key_id(token), "theirs");
+    let (project, data) = (folder.path().to_string_lossy(), world.data().to_string_lossy().into_owned());
+    let (code, _, told) = node::run(&["keys", "rotate", "--project", &project, "--data", &data]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("signing_keys.json"), "{told}");
+    write(json!([key("next"), key("theirs")]));
+    until("the change is taken", || ids() == ["next", "theirs"]);
+    assert_eq!(world.auth(Some(token), "GET /user").send().status, 200);
+}
+
 fn jwks(world: &mut World) {
-    let url = format!("{}/auth/v1/.well-known/jwks.json", world.node.url);
-    let keys: Value =
-        serde_json::from_str(&agent().get(&url).call().unwrap().body_mut().read_to_string().unwrap()).unwrap();
-    let key = &keys["keys"][0];
+    let key = &published(&world.node.url)[0];
     assert_eq!((&key["alg"], &key["kty"], &key["crv"]), (&json!("ES256"), &json!("EC"), &json!("P-256")));
     assert!(key.get("d").is_none(), "the private half stays here");
 }

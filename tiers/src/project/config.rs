@@ -41,6 +41,8 @@ pub struct Auth {
     pub enabled: Option<bool>,
     pub external_url: Option<String>,
     pub jwt_expiry: Option<i64>,
+    /// Relative to the folder `supabase`.
+    pub signing_keys_path: Option<String>,
     pub enable_signup: Option<bool>,
     pub enable_anonymous_sign_ins: Option<bool>,
     pub minimum_password_length: Option<usize>,
@@ -287,6 +289,7 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.enabled", |config, value| Ok(config.auth.enabled = Some(boolean(value)?))),
     ("auth.external_url", |config, value| Ok(config.auth.external_url = Some(string(value)?))),
     ("auth.jwt_expiry", |config, value| Ok(config.auth.jwt_expiry = Some(number(value, 1, 604_800)?))),
+    ("auth.signing_keys_path", |config, value| Ok(config.auth.signing_keys_path = Some(string(value)?))),
     ("auth.enable_signup", |config, value| Ok(config.auth.enable_signup = Some(boolean(value)?))),
     ("auth.enable_manual_linking", |config, value| Ok(config.auth.enable_manual_linking = Some(boolean(value)?))),
     ("auth.enable_anonymous_sign_ins", |config, value| {

@@ -11,7 +11,7 @@ use super::{Definition, Kind, Mode, Settings};
 use crate::fault::{Fault, Place};
 use crate::project::config::Auth;
 use crate::project::statements::line_of;
-use crate::project::{Config, Project};
+use crate::project::{Config, Project, Source};
 
 /// Where settings come from; the caller has looked at its own process.
 #[derive(Debug, Clone)]
@@ -43,6 +43,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     loader.settings.data = base.join(".ntier");
     loader.settings.public = Some(base.join("public")).filter(|folder| folder.is_dir());
     loader.project(&project.config);
+    let named = project.config.auth.signing_keys_path.as_ref().filter(|path| !path.is_empty());
+    if let (Some(path), Source::Folder(folder)) = (named, &project.source) {
+        loader.settings.signing_keys = Some(folder.join(path));
+    }
     loader.file(&base.join("ntier.toml"));
     loader.environment(&sources.environment, &sources.directory);
     loader.flags(&sources.flags, &sources.directory);
@@ -337,6 +341,19 @@ mod tests {
         assert_eq!(settings.api.schemas, ["public", "api"]);
         assert_eq!(settings.data, folder.path().join("kept"));
         assert!(loaded.remarks.is_empty(), "{:?}", loaded.remarks);
+    }
+
+    #[test]
+    fn signing_keys_are_found_from_the_folder_supabase() {
+        let folder = project();
+        let config = folder.path().join("supabase/config.toml");
+        for (path, expected) in
+            [("./keys.json", Some("supabase/./keys.json")), ("/keys.json", Some("/keys.json")), ("", None)]
+        {
+            std::fs::write(&config, format!("[auth]\nsigning_keys_path = \"{path}\"\n")).unwrap();
+            let settings = load(&sources(folder.path(), &[], &[])).unwrap().settings;
+            assert_eq!(settings.signing_keys, expected.map(|path| folder.path().join(path)), "{path}");
+        }
     }
 
     #[test]
