@@ -144,7 +144,7 @@ fn security_a11_states_are_used_once_and_expire(backend: Backend) {
     assert!(go(&world, &back).contains("#access_token="));
     assert!(go(&world, &back).contains("error_code=bad_oauth_state"), "once");
     let late = begin();
-    world.sql("update auth.flow_state set created_at = created_at - interval '301 seconds'");
+    world.sql("update auth.flow_state set created_at = created_at - interval '310 seconds'");
     assert!(go(&world, &late).contains("OAuth%20state%20has%20expired"));
     let callback = |query: &str| go(&world, &format!("{}/auth/v1/callback?{query}", world.node.url));
     for (query, expected) in [
