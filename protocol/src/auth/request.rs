@@ -287,6 +287,28 @@ pub struct FriendlyName {
     pub friendly_name: String,
 }
 
+/// `POST /admin/oauth/clients`, `PUT /admin/oauth/clients/{id}` and `POST /oauth/clients/register` (RFC 7591, 2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct OAuthClient {
+    pub redirect_uris: Option<Vec<String>>,
+    pub client_type: Option<String>,
+    pub token_endpoint_auth_method: Option<String>,
+    pub grant_types: Option<Vec<String>>,
+    pub client_name: Option<String>,
+    pub client_uri: Option<String>,
+    pub logo_uri: Option<String>,
+}
+
+/// `POST /oauth/authorizations/{id}/consent`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Consent {
+    /// `approve` or `deny`.
+    #[serde(deserialize_with = "or_default")]
+    pub action: String,
+}
+
 /// `POST /admin/generate_link`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

@@ -24,6 +24,8 @@ pub enum Limit {
     Verify,
     Factor,
     Passkey,
+    /// Applications that register themselves.
+    Registration,
     /// What sends a message to a phone.
     Message,
     /// What sends an e-mail: one-time codes, recovery, repetitions.
@@ -48,6 +50,7 @@ impl Limit {
             Self::Verify => "verify",
             Self::Factor => "factor",
             Self::Passkey => "passkey",
+            Self::Registration => "registration",
             Self::Message => "message",
             Self::Mail => "mail",
         }
@@ -61,6 +64,7 @@ impl Limit {
             Self::SignUp | Self::User | Self::Verify | Self::Mail | Self::Passkey | Self::Message => {
                 30.0 / FIVE_MINUTES
             }
+            Self::Registration => 10.0 / FIVE_MINUTES,
             Self::Anonymous => 30.0 / HOUR,
         }
     }

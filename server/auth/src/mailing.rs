@@ -91,9 +91,13 @@ impl Auth {
             }
             None => {
                 self.may_mail(&Sent::default())?;
-                let (id, mut all) = unconfirmed(Address::Email(&email), None, asked.data.unwrap_or_default());
-                all.extend(self.send(Kind::Confirmation, &id, &email, self.redirect(visitor), challenge)?);
-                store::write(&self.database, all).await?;
+                let new = unconfirmed(Address::Email(&email), None, asked.data.unwrap_or_default());
+                self.before_user(visitor, &new).await?;
+                let mut all = new.statements();
+                all.extend(self.send(Kind::Confirmation, &new.id, &email, self.redirect(visitor), challenge)?);
+                all.push(store::select_user(&new.id));
+                let user = store::last_user(&store::write(&self.database, all).await?)?;
+                self.after_user(visitor, &user).await?;
             }
         }
         Ok(respond::json(200, &json!({})))
@@ -113,7 +117,9 @@ impl Auth {
             }
             None => {
                 self.may_message(&phone, &Sent::default())?;
-                unconfirmed(Address::Phone(&phone, channel), None, asked.data.unwrap_or_default())
+                let new = unconfirmed(Address::Phone(&phone, channel), None, asked.data.unwrap_or_default());
+                self.before_user(visitor, &new).await?;
+                (new.id.clone(), new.statements())
             }
         };
         all.extend(self.send_code("confirmation", &id, &phone, channel)?);
@@ -204,7 +210,10 @@ impl Auth {
                 let forget = forget_password(&account.user.id);
                 Ok((account.user.id, vec![forget]))
             }
-            None => Ok(unconfirmed(Address::Email(email), None, data)),
+            None => {
+                let new = unconfirmed(Address::Email(email), None, data);
+                Ok((new.id.clone(), new.statements()))
+            }
         }
     }
 

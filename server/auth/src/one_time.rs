@@ -11,7 +11,6 @@ use ntier_security::one_time::{self, Sent};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::{self, Kind};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
@@ -162,6 +161,10 @@ impl Auth {
         self.allowed(visitor.parameter("redirect_to"))
     }
 
+    pub(crate) fn is_allowed(&self, asked: &str) -> bool {
+        redirect::is_allowed(asked, &self.settings.site_url, &self.settings.redirects)
+    }
+
     pub(crate) fn allowed<'a>(&'a self, asked: Option<&'a str>) -> &'a str {
         redirect::target(asked, &self.settings.site_url, &self.settings.redirects)
     }
@@ -278,10 +281,10 @@ impl Auth {
                 Refused::new(400, Code::FlowStateNotFound, message).into()
             });
         }
-        let new = Beginning::new("otp");
+        let new = self.begin("otp");
         all.extend(new.statements(id, visitor));
         let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
-        Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None)?)))
+        Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None).await?)))
     }
 
     /// `None` where somebody else has used the token a moment before.

@@ -1,7 +1,10 @@
 //! What the service is told.
 
+use crate::captcha::Captcha;
 use crate::delivery::Smtp;
 use crate::external::External;
+use crate::hooks::Hooks;
+use crate::oauth_server::OAuthServer;
 use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
@@ -52,6 +55,14 @@ pub struct Settings {
     /// People may sign in by credentials that their authenticators keep.
     pub passkeys: bool,
     pub webauthn: WebAuthn,
+    /// Who tells people from programs.
+    pub captcha: Option<Captcha>,
+    /// Whoever signs in is signed out everywhere else.
+    pub single_session: bool,
+    /// What the project adds.
+    pub hooks: Hooks,
+    /// Applications of others may sign our users in.
+    pub oauth_server: OAuthServer,
     /// Providers at which people may sign in.
     pub external: Vec<External>,
     /// People may add and remove ways to sign in.
@@ -118,6 +129,10 @@ impl Default for Settings {
             mfa: Mfa::default(),
             passkeys: true,
             webauthn: WebAuthn::default(),
+            captcha: None,
+            single_session: false,
+            hooks: Hooks::default(),
+            oauth_server: OAuthServer::default(),
             external: Vec::new(),
             manual_linking: false,
         }

@@ -4,7 +4,7 @@ use ntier_tests::service::{CLIENT, Provider, SECRET};
 use ntier_tests::{Answer, Backend, Who, World};
 use serde_json::{Value, json};
 
-use super::{PASSWORD, admin, in_fragment, post, refused, sign_in, sign_up, text, user};
+use super::{PASSWORD, admin, claims, in_fragment, post, refused, sign_in, sign_up, text, user};
 
 /// A node that knows the provider under three names, with more of `[auth]`.
 pub fn start(backend: Backend, provider: &Provider, more: &str) -> World {
@@ -66,12 +66,7 @@ fn people_come_from_providers(backend: Backend) {
     });
     assert_eq!((&ada["user_metadata"], &ada["identities"][0]["identity_data"]), (&expected, &expected));
     let token = in_fragment(&location, "access_token").unwrap();
-    let claims = token
-        .split('.')
-        .nth(1)
-        .map(|part| base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part));
-    let claims: Value = serde_json::from_slice(&claims.unwrap().unwrap()).unwrap();
-    assert_eq!(claims["amr"][0]["method"], "oauth");
+    assert_eq!(claims(&token)["amr"][0]["method"], "oauth");
     {
         let asked = provider.asked.lock().unwrap();
         let authorize = &asked[0];
