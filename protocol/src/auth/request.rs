@@ -300,6 +300,33 @@ pub struct OAuthClient {
     pub logo_uri: Option<String>,
 }
 
+/// `POST /admin/custom-providers` and `PUT /admin/custom-providers/{identifier}`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct CustomProvider {
+    /// `oauth2` or `oidc`.
+    pub provider_type: Option<String>,
+    pub identifier: Option<String>,
+    pub name: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<String>,
+    pub acceptable_client_ids: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub pkce_enabled: Option<bool>,
+    pub attribute_mapping: Option<Value>,
+    pub authorization_params: Option<Value>,
+    pub custom_claims_allowlist: Option<Vec<String>>,
+    pub enabled: Option<bool>,
+    pub email_optional: Option<bool>,
+    pub issuer: Option<String>,
+    pub discovery_url: Option<String>,
+    pub skip_nonce_check: Option<bool>,
+    pub authorization_url: Option<String>,
+    pub token_url: Option<String>,
+    pub userinfo_url: Option<String>,
+    pub jwks_uri: Option<String>,
+}
+
 /// `POST /oauth/authorizations/{id}/consent`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

@@ -60,6 +60,7 @@ impl Auth {
                 self.remove_passkey(visitor, &account.user.id, passkey, &Actor::ADMIN).await
             }
             (method, ["oauth", "clients", rest @ ..]) => self.oauth_clients(method, rest, visitor, body).await,
+            (method, ["custom-providers", rest @ ..]) => self.custom_providers(method, rest, visitor, body).await,
             (&Method::POST, ["generate_link"]) => self.generate_link(visitor, &request::read(body)?).await,
             _ => Ok(respond::not_found()),
         }

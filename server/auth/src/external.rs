@@ -28,6 +28,7 @@ use crate::{Auth, now, pkce, respond};
 
 use account::Arrival;
 use exchange::Tokens;
+pub use open_id::discovery;
 use profile::Profile;
 pub use provider::External;
 use provider::{Provider, Spoken};
@@ -65,7 +66,7 @@ fn unsupported(cause: &str) -> Error {
 }
 
 /// What an application may not say in our place. Source: GoTrue, `reservedOAuthParams`.
-const RESERVED: &[&str] = &[
+pub const RESERVED: &[&str] = &[
     "provider",
     "scopes",
     "redirect_to",

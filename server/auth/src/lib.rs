@@ -7,6 +7,7 @@
 mod admin;
 mod captcha;
 mod ceremony;
+mod custom_providers;
 mod delivery;
 mod error;
 mod external;

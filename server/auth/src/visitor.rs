@@ -23,6 +23,7 @@ pub struct Visitor {
     pub origin: Option<String>,
     pub content_type: Option<String>,
     authorization: Option<String>,
+    apikey: Option<String>,
     query: Vec<(String, String)>,
 }
 
@@ -35,6 +36,7 @@ impl Visitor {
             origin: header("origin"),
             content_type: header("content-type"),
             authorization: header("authorization"),
+            apikey: header("apikey"),
             query: pairs(request.uri().query().unwrap_or_default()),
         }
     }
@@ -72,11 +74,11 @@ pub fn pairs(text: &str) -> Vec<(String, String)> {
 impl Auth {
     /// Whoever the bearer token says.
     fn bearer(&self, visitor: &Visitor) -> Result<Caller, Error> {
-        let credentials = Credentials {
-            apikey: None,
-            authorization: visitor.authorization.as_deref(),
-            user_agent: visitor.user_agent.as_deref(),
-        };
+        self.holder(visitor.authorization.as_deref(), visitor)
+    }
+
+    fn holder(&self, authorization: Option<&str>, visitor: &Visitor) -> Result<Caller, Error> {
+        let credentials = Credentials { apikey: None, authorization, user_agent: visitor.user_agent.as_deref() };
         self.doorkeeper.holder(credentials, now()).map_err(|refusal| match refusal {
             Refusal::NoKey => {
                 Refused::new(401, Code::NoAuthorization, "This endpoint requires a valid Bearer token").into()
@@ -89,7 +91,12 @@ impl Auth {
     }
 
     pub(crate) fn require_admin(&self, visitor: &Visitor) -> Result<(), Error> {
-        let caller = self.bearer(visitor)?;
+        // Who shows a key and no token is whoever the key says.
+        let by_key = visitor.apikey.as_ref().filter(|_| visitor.authorization.is_none());
+        let caller = match by_key {
+            Some(key) => self.holder(Some(&format!("Bearer {key}")), visitor)?,
+            None => self.bearer(visitor)?,
+        };
         if ADMINS.contains(&caller.role.as_str()) {
             return Ok(());
         }

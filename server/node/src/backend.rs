@@ -14,7 +14,7 @@ use ntier_security::keys::{Fault, Keys};
 use ntier_security::network::{self, Network};
 
 use crate::listen::Peer;
-use crate::{admin, cors, files, identify, json, not_found};
+use crate::{admin, cookies, cors, files, identify, json, not_found};
 
 /// What a whole backend is made of.
 #[derive(Debug)]
@@ -55,9 +55,14 @@ impl Backend {
         Ok(())
     }
 
-    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
-        let mut response =
-            if cors::is_preflight(&request) { cors::preflight(&request) } else { self.route(request).await };
+    pub(crate) async fn answer(&self, mut request: Request<Bytes>) -> Response<Bytes> {
+        let mut response = if cors::is_preflight(&request) {
+            cors::preflight(&request)
+        } else {
+            let cookies = cookies::take(&mut request);
+            let response = self.route(request).await;
+            if cookies.are_wanted { cookies.give(response) } else { response }
+        };
         cors::expose(response.headers_mut());
         response
     }
