@@ -251,7 +251,8 @@ impl Auth {
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
-        let lives = Lives { email: self.settings.code_life, phone: self.settings.sms.code_life };
+        let email = if by_link { self.settings.code_life } else { self.settings.typed_code_life };
+        let lives = Lives { email, phone: self.settings.sms.code_life };
         let shown = decide(&asked.kind, &asked.token_hash, &tokens, lives, now());
         let (shown, stored) = shown.ok_or_else(expired)?;
         let id = &account.user.id;

@@ -44,8 +44,10 @@ pub struct Settings {
     pub mail_pause: i64,
     /// Digits of a code.
     pub code_length: usize,
-    /// Seconds for which a code or a link is good.
+    /// Seconds for which a link is good.
     pub code_life: i64,
+    /// Likewise a code that is typed: there are few enough to guess.
+    pub typed_code_life: i64,
     /// A new e-mail address is confirmed by the old mailbox too.
     pub double_confirm: bool,
     /// Messages to phones.
@@ -124,6 +126,7 @@ impl Default for Settings {
             mail_pause: 60,
             code_length: 6,
             code_life: 3600,
+            typed_code_life: 600,
             double_confirm: true,
             sms: Sms::default(),
             mfa: Mfa::default(),

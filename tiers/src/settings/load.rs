@@ -139,6 +139,7 @@ impl Loader {
         auth.mail_pause = said.max_frequency.unwrap_or(auth.mail_pause);
         auth.code_length = said.otp_length.unwrap_or(auth.code_length);
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
+        auth.typed_code_life = said.otp_expiry.unwrap_or(auth.typed_code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
         auth.passkeys = said.passkey.unwrap_or(auth.passkeys);
