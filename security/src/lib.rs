@@ -13,6 +13,7 @@ pub mod password;
 pub mod refresh;
 mod role_path;
 mod secret;
+pub mod signed_refresh;
 pub mod signing;
 pub mod token;
 pub mod totp;

@@ -4,7 +4,8 @@ use ntier_backing::database::{Database, Statement};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::user::Session;
 use ntier_security::legacy_refresh::{self, Facts};
-use ntier_security::refresh::Decision;
+use ntier_security::refresh::{Decision, RefreshToken};
+use ntier_security::signed_refresh;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -14,6 +15,16 @@ use crate::visitor::Visitor;
 use crate::{ATTEMPTS, Auth, now};
 
 impl Auth {
+    /// A token of GoTrue's newer kind, which its session's own key has signed; from here on it counts as ours do.
+    pub(crate) async fn moved(&self, token: &str) -> Result<Option<RefreshToken>, Error> {
+        let Some(signed) = signed_refresh::parse(token) else { return Ok(None) };
+        let id = Uuid::from_bytes(signed.token.session).to_string();
+        let text = "select refresh_token_hmac_key from auth.sessions where id = $1";
+        let answer = store::read(&self.database, vec![sql(text, &[Some(&id)])]).await?;
+        let key = answer.results.first().and_then(|result| result.rows.first()?.text(0));
+        Ok(key.is_some_and(|key| signed.is_signed_by(key)).then_some(signed.token))
+    }
+
     /// Exchanges a token of the older kind for a sealed one.
     pub(crate) async fn exchange(&self, visitor: &Visitor, token: &str) -> Result<Session, Error> {
         if !legacy_refresh::is_token(token) {

@@ -113,7 +113,13 @@ impl Auth {
         if token.is_empty() {
             return Err(Refused::invalid("refresh_token required").into());
         }
-        let Some(token) = self.sealer.open(token) else { return self.exchange(visitor, token).await };
+        let token = match self.sealer.open(token) {
+            Some(token) => token,
+            None => match self.moved(token).await? {
+                Some(token) => token,
+                None => return self.exchange(visitor, token).await,
+            },
+        };
         let id = Uuid::from_bytes(token.session);
         for _ in 0..ATTEMPTS {
             let found = store::session(&self.database, &id.to_string()).await?.ok_or_else(unknown)?;

@@ -13,6 +13,7 @@ on_both!(
     second_factors_go_on,
     sessions_go_on,
     security_t3_old_refresh_tokens,
+    security_t3_signed_refresh_tokens,
     security_t3_parallel_exchanges_give_one_token,
 );
 
@@ -58,6 +59,40 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 fn claims(session: &Value) -> Value {
     let part = text(session, "access_token").split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+/// A refresh token as GoTrue's newer kind is: session, number, signature, checksum.
+fn signed(session: &str, counter: u8, key: &[u8]) -> String {
+    use aws_lc_rs::{digest, hmac};
+    let id = session.replace('-', "");
+    let id = (0..16).map(|at| u8::from_str_radix(&id[2 * at..2 * at + 2], 16).unwrap());
+    let mut bytes: Vec<u8> = std::iter::once(0).chain(id).chain([counter]).collect();
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes);
+    bytes.extend(&signature.as_ref()[..16]);
+    let checksum = digest::digest(&digest::SHA256, &bytes);
+    bytes.extend(&checksum.as_ref()[..4]);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// They go on under the rules of ours: the number that counts, the one before it, and no other.
+fn security_t3_signed_refresh_tokens(world: &mut World) {
+    restore(world);
+    let (id, key) = ("5d000000-0000-4000-8000-00000000000d", [7; 32]);
+    let encoded = URL_SAFE_NO_PAD.encode(key);
+    world.sql(&format!(
+        "update auth.sessions set refresh_token_hmac_key = '{encoded}', refresh_token_counter = 3 where id = '{id}'"
+    ));
+    assert_eq!(
+        refused(&refresh(world, &signed(id, 3, &[8; 32]))),
+        (400, "refresh_token_not_found".into()),
+        "another key"
+    );
+    let first = session(&refresh(world, &signed(id, 3, &key)));
+    assert_eq!(claims(&first)["session_id"], json!(id));
+    let second = session(&refresh(world, text(&first, "refresh_token")));
+    a_minute_passes(world);
+    assert_eq!(refused(&refresh(world, &signed(id, 3, &key))), (400, "refresh_token_already_used".into()), "theft");
+    assert_eq!(refresh(world, text(&second, "refresh_token")).status, 400, "the session has ended");
 }
 
 /// Whoever signs in with it.
