@@ -50,6 +50,7 @@ use ntier_security::vault::Vault;
 pub use delivery::{Delivery, Fault, Smtp};
 pub use external::External;
 pub use external::named::{ALL as PROVIDERS, NOT_SERVED as PROVIDERS_NOT_SERVED};
+pub use limits::Rates;
 pub use ntier_protocol::auth::request::duration;
 pub use settings::{Mfa, Settings, Use, WebAuthn};
 pub use sms::{Service as SmsService, Sms};

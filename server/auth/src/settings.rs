@@ -2,6 +2,7 @@
 
 use crate::delivery::Smtp;
 use crate::external::External;
+use crate::limits::Rates;
 use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub smtp: Option<Smtp>,
     /// E-mails in an hour, of the whole project; `None` where they go nowhere.
     pub mails_per_hour: Option<u32>,
+    /// How often people may ask.
+    pub rates: Rates,
     /// Seconds between two e-mails to one user about one thing.
     pub mail_pause: i64,
     /// Digits of a code.
@@ -110,6 +113,7 @@ impl Default for Settings {
             mail: false,
             smtp: None,
             mails_per_hour: None,
+            rates: Rates::default(),
             mail_pause: 60,
             code_length: 6,
             code_life: 3600,

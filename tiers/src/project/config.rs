@@ -56,6 +56,7 @@ pub struct Auth {
     pub smtp: Smtp,
     /// E-mails in an hour.
     pub email_sent: Option<u32>,
+    pub rates: Rates,
     pub site_url: Option<String>,
     pub additional_redirect_urls: Option<Vec<String>>,
     pub double_confirm_changes: Option<bool>,
@@ -76,6 +77,15 @@ pub struct Auth {
     pub rp_origins: Option<Vec<String>>,
     /// By their names; those that are switched on.
     pub external: BTreeMap<String, External>,
+}
+
+/// How often people may ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub anonymous_users: Option<u32>,
+    pub token_refresh: Option<u32>,
+    pub sign_in_sign_ups: Option<u32>,
+    pub token_verifications: Option<u32>,
 }
 
 /// Messages to phones.
@@ -314,6 +324,18 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.email.smtp.admin_email", |config, value| Ok(config.auth.smtp.admin_email = Some(string(value)?))),
     ("auth.email.smtp.sender_name", |config, value| Ok(config.auth.smtp.sender_name = Some(string(value)?))),
     ("auth.rate_limit.email_sent", |config, value| Ok(config.auth.email_sent = Some(number(value, 1, 1_000_000)?))),
+    ("auth.rate_limit.anonymous_users", |config, value| {
+        Ok(config.auth.rates.anonymous_users = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.token_refresh", |config, value| {
+        Ok(config.auth.rates.token_refresh = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.sign_in_sign_ups", |config, value| {
+        Ok(config.auth.rates.sign_in_sign_ups = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.token_verifications", |config, value| {
+        Ok(config.auth.rates.token_verifications = Some(number(value, 1, 1_000_000)?))
+    }),
     ("auth.site_url", |config, value| Ok(config.auth.site_url = Some(string(value)?))),
     ("auth.additional_redirect_urls", |config, value| Ok(config.auth.additional_redirect_urls = Some(strings(value)?))),
     ("auth.email.double_confirm_changes", |config, value| {
@@ -480,6 +502,18 @@ mod tests {
                 "note: config.toml:10: [storage] has no effect yet",
             ]
         );
+    }
+
+    #[test]
+    fn rates_are_read() {
+        let (config, faults) = read(
+            "[auth.rate_limit]\nanonymous_users = 1\ntoken_refresh = 2\nsign_in_sign_ups = 3\ntoken_verifications = 0\n",
+        );
+        let rates = config.auth.rates;
+        assert_eq!((rates.anonymous_users, rates.token_refresh, rates.sign_in_sign_ups), (Some(1), Some(2), Some(3)));
+        let expected =
+            "error: config.toml:5: auth.rate_limit.token_verifications: expected a number from 1 to 1000000, found 0";
+        assert_eq!(faults, [expected]);
     }
 
     #[test]

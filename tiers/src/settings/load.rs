@@ -153,6 +153,11 @@ impl Loader {
             *factor = Use { enroll: enroll.unwrap_or(factor.enroll), verify: verify.unwrap_or(factor.verify) };
         }
         auth.manual_linking = said.enable_manual_linking.unwrap_or(auth.manual_linking);
+        let (said, rates) = (&said.rates, &mut auth.rates);
+        rates.anonymous = said.anonymous_users.unwrap_or(rates.anonymous);
+        rates.token = said.token_refresh.unwrap_or(rates.token);
+        rates.sign_up = said.sign_in_sign_ups.unwrap_or(rates.sign_up);
+        rates.verify = said.token_verifications.unwrap_or(rates.verify);
     }
 
     fn message_service(&mut self, said: &Auth) {
