@@ -3,6 +3,7 @@
 use crate::delivery::Smtp;
 use crate::external::External;
 use crate::limits::Rates;
+use crate::mail::Mails;
 use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub smtp: Option<Smtp>,
     /// E-mails in an hour, of the whole project; `None` where they go nowhere.
     pub mails_per_hour: Option<u32>,
+    /// What they say.
+    pub mails: Mails,
     /// How often people may ask.
     pub rates: Rates,
     /// Seconds between two e-mails to one user about one thing.
@@ -113,6 +116,7 @@ impl Default for Settings {
             mail: false,
             smtp: None,
             mails_per_hour: None,
+            mails: Mails::default(),
             rates: Rates::default(),
             mail_pause: 60,
             code_length: 6,

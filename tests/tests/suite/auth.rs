@@ -1,6 +1,7 @@
 //! Sign-in: users, sessions, refreshes, and the admin's users (the checklist's A and T rows).
 
 mod external;
+mod mails;
 mod passkeys;
 
 use ntier_tests::{Answer, Backend, Who, World, on_both};
