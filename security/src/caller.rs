@@ -162,6 +162,11 @@ impl Doorkeeper {
             return Ok(caller);
         }
         let Verified { claims, role, expires } = known.verifier.verify(token, now)?;
+        // What was signed for an application to read opens nothing here (RFC 9700, 2.6).
+        let fields: serde_json::Value = serde_json::from_str(&claims).unwrap_or_default();
+        if fields.get(token::USE).is_some_and(|used| *used != "access") {
+            return Err(Refusal::Token(token::Refusal::Claims));
+        }
         let role = role.unwrap_or_else(|| "anon".into());
         let caller = Caller { is_anonymous: role == "anon", role, claims: claims.into() };
         known.verified.remember(token, caller.clone(), expires, now);
@@ -263,6 +268,15 @@ mod tests {
         let legacy = house.keys.service_role_key.expose().as_str();
         assert_eq!(house.role(Some(legacy), Some(legacy), agent), Err(Refusal::SecretInBrowser));
         assert_eq!(house.role(Some(&house.keys.publishable_key), None, agent).unwrap(), "anon");
+    }
+
+    #[test]
+    fn security_t2_an_id_token_opens_nothing() {
+        let house = house(false);
+        let token = house.keys.sign(r#"{"role":"authenticated","sub":"u","token_use":"id"}"#).unwrap();
+        assert_eq!(house.role(None, Some(&token), None), Err(Refusal::Token(token::Refusal::Claims)));
+        let token = house.keys.sign(r#"{"role":"authenticated","sub":"u","token_use":"access"}"#).unwrap();
+        assert_eq!(house.role(None, Some(&token), None).unwrap(), "authenticated");
     }
 
     #[test]

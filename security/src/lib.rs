@@ -19,6 +19,7 @@ pub mod totp;
 pub mod vault;
 mod verified;
 pub mod webauthn;
+pub mod webhook;
 
 pub use role_path::RolePath;
 pub use secret::Secret;

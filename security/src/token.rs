@@ -13,6 +13,9 @@ use crate::UnixTime;
 use crate::keys::Fault;
 use crate::signing::Pair;
 
+/// The claim by which a token says that it is for something else than asking us: an id token has `id` there.
+pub const USE: &str = "token_use";
+
 /// Clocks may differ by this many seconds.
 pub(crate) const LEEWAY: i64 = 30;
 

@@ -8,6 +8,7 @@ pub mod ask;
 pub mod authenticator;
 pub mod directory;
 pub mod node;
+pub mod npm;
 pub mod postgres;
 pub mod service;
 pub mod template;

@@ -145,9 +145,10 @@ async fn serve(
     let rest = Arc::new(Rest::new(database.clone(), rest_settings(settings)));
     ntier_rest::reload(&rest).await?;
     let Bound { listeners, address } = listeners;
-    let smtp = settings.auth.as_ref().and_then(|auth| auth.smtp.as_ref());
-    let sms = settings.auth.as_ref().and_then(|auth| auth.sms.service.as_ref());
-    let delivery = Delivery::new(database.clone(), smtp, sms)?;
+    let delivery = match &settings.auth {
+        Some(auth) => Delivery::new(database.clone(), auth)?,
+        None => None,
+    };
     let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
@@ -195,8 +196,10 @@ fn node(
         let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
         let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
         // `ntier dev` shows them, unless it was told who takes them.
-        let mail = auth.smtp.is_some() || settings.mode == Mode::Dev;
-        let sent = auth.sms.service.is_some() || (settings.mode == Mode::Dev && auth.sms.inbox);
+        let mail = auth.smtp.is_some() || auth.hooks.send_email.is_some() || settings.mode == Mode::Dev;
+        let sent = auth.sms.service.is_some()
+            || auth.hooks.send_sms.is_some()
+            || (settings.mode == Mode::Dev && auth.sms.inbox);
         let sms = Sms { sent, ..auth.sms.clone() };
         let auth =
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, sms, ..auth };

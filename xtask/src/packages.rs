@@ -17,10 +17,11 @@ const POSTGRESQL: Package =
 const OPENSSL: Package = Package { name: "openssl", program: "openssl", why: "a certificate for that server" };
 const NODEJS: Package = Package { name: "nodejs", program: "node", why: "supabase-js as a client" };
 const NPM: Package = Package { name: "npm", program: "npm", why: "to install supabase-js" };
+const CHROMIUM: Package = Package { name: "chromium", program: "chromium", why: "sign-in in a browser" };
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 
-pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, CURL, NODEJS, NPM];
+pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, CURL, NODEJS, NPM, CHROMIUM];
 pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.

@@ -22,6 +22,7 @@ macro_rules! codes {
 
 codes! {
     UnexpectedFailure => "unexpected_failure",
+    Unknown => "unknown",
     ValidationFailed => "validation_failed",
     BadJson => "bad_json",
     EmailExists => "email_exists",

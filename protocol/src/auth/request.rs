@@ -287,6 +287,55 @@ pub struct FriendlyName {
     pub friendly_name: String,
 }
 
+/// `POST /admin/oauth/clients`, `PUT /admin/oauth/clients/{id}` and `POST /oauth/clients/register` (RFC 7591, 2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct OAuthClient {
+    pub redirect_uris: Option<Vec<String>>,
+    pub client_type: Option<String>,
+    pub token_endpoint_auth_method: Option<String>,
+    pub grant_types: Option<Vec<String>>,
+    pub client_name: Option<String>,
+    pub client_uri: Option<String>,
+    pub logo_uri: Option<String>,
+}
+
+/// `POST /admin/custom-providers` and `PUT /admin/custom-providers/{identifier}`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct CustomProvider {
+    /// `oauth2` or `oidc`.
+    pub provider_type: Option<String>,
+    pub identifier: Option<String>,
+    pub name: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret: Option<String>,
+    pub acceptable_client_ids: Option<Vec<String>>,
+    pub scopes: Option<Vec<String>>,
+    pub pkce_enabled: Option<bool>,
+    pub attribute_mapping: Option<Value>,
+    pub authorization_params: Option<Value>,
+    pub custom_claims_allowlist: Option<Vec<String>>,
+    pub enabled: Option<bool>,
+    pub email_optional: Option<bool>,
+    pub issuer: Option<String>,
+    pub discovery_url: Option<String>,
+    pub skip_nonce_check: Option<bool>,
+    pub authorization_url: Option<String>,
+    pub token_url: Option<String>,
+    pub userinfo_url: Option<String>,
+    pub jwks_uri: Option<String>,
+}
+
+/// `POST /oauth/authorizations/{id}/consent`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Consent {
+    /// `approve` or `deny`.
+    #[serde(deserialize_with = "or_default")]
+    pub action: String,
+}
+
 /// `POST /admin/generate_link`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

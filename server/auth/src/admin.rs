@@ -59,6 +59,8 @@ impl Auth {
                 let account = self.account(id).await?;
                 self.remove_passkey(visitor, &account.user.id, passkey, &Actor::ADMIN).await
             }
+            (method, ["oauth", "clients", rest @ ..]) => self.oauth_clients(method, rest, visitor, body).await,
+            (method, ["custom-providers", rest @ ..]) => self.custom_providers(method, rest, visitor, body).await,
             (&Method::POST, ["generate_link"]) => self.generate_link(visitor, &request::read(body)?).await,
             _ => Ok(respond::not_found()),
         }
@@ -72,15 +74,8 @@ impl Auth {
     }
 
     async fn list_users(&self, visitor: &Visitor) -> Result<Response<Bytes>, Error> {
-        let number = |name: &str, usual: u64| match visitor.parameter(name).map(str::parse::<u64>) {
-            None => Ok(usual),
-            Some(Ok(number)) => Ok(number),
-            Some(Err(cause)) => Err(Refused::invalid(format!("Bad Pagination Parameters: {cause}"))),
-        };
-        let page = number("page", 1)?.max(1);
-        let per_page = number("per_page", PAGE)?.clamp(1, LONGEST_PAGE);
+        let page = paging(visitor)?;
         let filter = visitor.parameter("filter").map(|text| format!("%{text}%"));
-        let offset = (page - 1).saturating_mul(per_page).min(i64::MAX as u64).to_string();
         let condition =
             "u.aud = $1 and ($2::text is null or u.email like $2 or u.raw_user_meta_data ->> 'full_name' ilike $2)";
         let fits = [Some(store::AUDIENCE), filter.as_deref()];
@@ -89,8 +84,7 @@ impl Auth {
             "select ntier.auth_user(u) from auth.users u where {condition} order by u.created_at desc, u.id \
              limit $3::bigint offset $4::bigint"
         );
-        let per = per_page.to_string();
-        let rows = sql(&text, &[fits[0], fits[1], Some(&per), Some(&offset)]);
+        let rows = sql(&text, &[fits[0], fits[1], Some(&page.limit()), Some(&page.offset())]);
         let answer = store::read(&self.database, vec![count, rows]).await?;
         let total = answer.results.first().and_then(|result| result.rows.first()?.text(0)?.parse().ok());
         let total: u64 = total.ok_or(Error::Incomplete)?;
@@ -98,10 +92,7 @@ impl Auth {
         let user = |row: &database::Row| row.text(0).and_then(|json| serde_json::from_str::<User>(json).ok());
         let users: Vec<User> = rows.iter().map(user).collect::<Option<_>>().ok_or(Error::Incomplete)?;
         let mut response = respond::json(200, &json!({ "users": users, "aud": store::AUDIENCE }));
-        let last = total.div_ceil(per_page);
-        let link = |page: u64, rel: &str| format!("</admin/users?page={page}&per_page={per_page}>; rel=\"{rel}\"");
-        let links = if last > page { format!("{}, ", link(page + 1, "next")) } else { String::new() };
-        let links = HeaderValue::from_str(&format!("{links}{}", link(last, "last"))).map_err(|_| Error::Incomplete)?;
+        let links = HeaderValue::from_str(&page.links("/admin/users", total)).map_err(|_| Error::Incomplete)?;
         response.headers_mut().insert(header::LINK, links);
         response.headers_mut().insert("x-total-count", total.into());
         Ok(response)
@@ -272,6 +263,40 @@ impl Auth {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    number: u64,
+    size: u64,
+}
+
+impl Page {
+    pub fn limit(self) -> String {
+        self.size.to_string()
+    }
+
+    pub fn offset(self) -> String {
+        (self.number - 1).saturating_mul(self.size).min(i64::MAX as u64).to_string()
+    }
+
+    /// What the header `Link` says (RFC 8288).
+    pub fn links(self, path: &str, total: u64) -> String {
+        let last = total.div_ceil(self.size);
+        let link = |page: u64, rel: &str| format!("<{path}?page={page}&per_page={}>; rel=\"{rel}\"", self.size);
+        let next = if last > self.number { format!("{}, ", link(self.number + 1, "next")) } else { String::new() };
+        format!("{next}{}", link(last, "last"))
+    }
+}
+
+pub fn paging(visitor: &Visitor) -> Result<Page, Error> {
+    let number = |name: &str, usual: u64| match visitor.parameter(name).map(str::parse::<u64>) {
+        None => Ok(usual),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(cause)) => Err(Refused::invalid(format!("Bad Pagination Parameters: {cause}"))),
+    };
+    Ok(Page { number: number("page", 1)?.max(1), size: number("per_page", PAGE)?.clamp(1, LONGEST_PAGE) })
 }
 
 /// Seconds from now; nothing where nothing was said, and 0 for `none`.

@@ -11,8 +11,11 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use ntier_backing::database::{Database, Row};
 use ntier_backing::outbound::{Outbound, is_this_machine};
 use ntier_security::Secret;
+use serde_json::Value;
 
 use crate::error::Error;
+use crate::hooks::{self, Hooks};
+use crate::settings::Settings;
 use crate::sms::Service;
 use crate::store::{self, sql};
 
@@ -43,6 +46,7 @@ pub struct Delivery {
     database: Database,
     mail: Option<Mail>,
     sms: Option<Service>,
+    hooks: Hooks,
     outbound: Outbound,
 }
 
@@ -94,10 +98,15 @@ impl Mail {
 
 impl Delivery {
     /// `None` where nobody takes anything.
-    pub fn new(database: Database, smtp: Option<&Smtp>, sms: Option<&Service>) -> Result<Option<Self>, Fault> {
-        let mail = smtp.map(Mail::new).transpose()?;
-        let delivery = Self { database, mail, sms: sms.cloned(), outbound: Outbound::new() };
-        Ok(Some(delivery).filter(|delivery| delivery.mail.is_some() || delivery.sms.is_some()))
+    pub fn new(database: Database, settings: &Settings) -> Result<Option<Self>, Fault> {
+        let mail = settings.smtp.as_ref().map(Mail::new).transpose()?;
+        let (sms, hooks) = (settings.sms.service.clone(), settings.hooks.clone());
+        let delivery = Self { database, mail, sms, hooks, outbound: Outbound::new() };
+        Ok(Some(delivery).filter(|delivery| delivery.mail.is_some() || delivery.sms.is_some() || delivery.has_hook()))
+    }
+
+    fn has_hook(&self) -> bool {
+        self.hooks.send_email.is_some() || self.hooks.send_sms.is_some()
     }
 
     /// Until the task is ended. `told` hears what goes wrong, without addresses.
@@ -120,9 +129,9 @@ impl Delivery {
             "update ntier.mail m set attempts = attempts + 1, next_attempt_at = now() + least(interval '1 hour', \
              interval '5 seconds' * power(2, least(attempts, 10)) + interval '30 seconds') \
              where id in (select id from ntier.mail where sent_at is null and next_attempt_at <= now() \
-             and (channel = 'email' and $2::boolean or channel <> 'email' and $3::boolean) order by id \
-             limit $1::bigint for update skip locked) returning id, recipient, subject, plain, html, channel",
-            &[Some(BATCH), flag(self.mail.is_some()), flag(self.sms.is_some())],
+             and (channel = 'email' and $2::boolean or channel in ('sms', 'whatsapp') and $3::boolean or channel = 'hook' and $4::boolean) \
+             order by id limit $1::bigint for update skip locked) returning id, recipient, subject, plain, html, channel, kind",
+            &[Some(BATCH), flag(self.mail.is_some()), flag(self.sms.is_some()), flag(self.has_hook())],
         );
         let answer = store::write(&self.database, vec![due]).await.map_err(Attempt::Database)?;
         let rows = answer.results.into_iter().next().unwrap_or_default().rows;
@@ -143,6 +152,7 @@ impl Delivery {
         let nobody = || "nobody takes it".to_owned();
         match row.text(5) {
             Some("email") => self.mail.as_ref().ok_or_else(nobody)?.send(row).await?,
+            Some("hook") => self.by_hook(row.text(6).unwrap_or_default(), row.text(3).unwrap_or_default()).await?,
             channel => {
                 let text = |column: usize| row.text(column).unwrap_or_default();
                 let service = self.sms.as_ref().ok_or_else(nobody)?;
@@ -152,6 +162,20 @@ impl Delivery {
         // What it says is a secret of whoever got it.
         let gone = sql("delete from ntier.mail where id = $1", &[row.text(0)]);
         store::write(&self.database, vec![gone]).await.map(drop).map_err(|cause| cause.to_string())
+    }
+}
+
+impl Delivery {
+    /// A project sends its messages by itself.
+    async fn by_hook(&self, kind: &str, payload: &str) -> Result<(), String> {
+        let (hook, name) = match kind {
+            "send_sms" => (self.hooks.send_sms.as_ref(), "send-sms"),
+            _ => (self.hooks.send_email.as_ref(), "send-email"),
+        };
+        let hook = hook.ok_or_else(|| "nobody takes it".to_owned())?;
+        let mut input: Value = serde_json::from_str(payload).map_err(|cause| cause.to_string())?;
+        input["metadata"] = hooks::metadata(name, "");
+        hook.ask(&self.database, &self.outbound, &input).await.map(drop).map_err(|error| error.to_string())
     }
 }
 

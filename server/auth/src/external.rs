@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::redirect::{Target, error_parameters, session_parameters};
 use crate::store::{self, sql};
@@ -29,6 +28,7 @@ use crate::{Auth, now, pkce, respond};
 
 use account::Arrival;
 use exchange::Tokens;
+pub use open_id::discovery;
 use profile::Profile;
 pub use provider::External;
 use provider::{Provider, Spoken};
@@ -66,7 +66,7 @@ fn unsupported(cause: &str) -> Error {
 }
 
 /// What an application may not say in our place. Source: GoTrue, `reservedOAuthParams`.
-const RESERVED: &[&str] = &[
+pub const RESERVED: &[&str] = &[
     "provider",
     "scopes",
     "redirect_to",
@@ -311,7 +311,7 @@ impl Auth {
             self.come_in(visitor, &arrival, &|user| vec![claim(user)]).await?;
             return Ok(Target::new(&flow.target).query(&[("code", code.clone())]).found());
         }
-        let new = Beginning::new("oauth");
+        let new = self.begin("oauth");
         let user = self
             .come_in(visitor, &arrival, &|user| {
                 let mut all = vec![sql(
@@ -324,7 +324,7 @@ impl Auth {
                 all
             })
             .await?;
-        let session = self.begun(&new, user, None)?;
+        let session = self.begun(&new, user, None).await?;
         let mut parameters = session_parameters(&session);
         parameters.push(("provider_token", tokens.access));
         parameters.extend(tokens.refresh.map(|token| ("provider_refresh_token", token)));
@@ -387,9 +387,9 @@ impl Auth {
             invite: None,
             target: self.redirect(visitor),
         };
-        let new = Beginning::new("oauth");
+        let new = self.begin("oauth");
         let user = self.come_in(visitor, &arrival, &|user| new.statements(user, visitor)).await?;
-        Ok(respond::json(200, &self.begun(&new, user, None)?))
+        Ok(respond::json(200, &self.begun(&new, user, None).await?))
     }
 
     /// Whose id token it is: by the provider's name, or by the issuer where that is a provider's.

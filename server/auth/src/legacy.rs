@@ -37,7 +37,7 @@ impl Auth {
                 Decision::Revoke => return self.revoke(&session, &found, visitor).await,
                 Decision::Refuse(refusal) => return Err(refused(refusal).into()),
             };
-            return self.session(&session, counter, found.account.user, &found.ways);
+            return self.session(&session, counter, found).await;
         }
         Err(contended())
     }

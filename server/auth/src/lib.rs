@@ -5,11 +5,14 @@
 //! node has looked at them), and what a user may see (row level security).
 
 mod admin;
+mod captcha;
 mod ceremony;
+mod custom_providers;
 mod delivery;
 mod error;
 mod external;
 mod hashing;
+mod hooks;
 mod identities;
 mod inbox;
 mod issue;
@@ -19,6 +22,7 @@ mod logout;
 mod mail;
 mod mailing;
 mod mfa;
+mod oauth_server;
 mod one_time;
 mod passkeys;
 mod pkce;
@@ -35,7 +39,7 @@ mod user;
 mod visitor;
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -48,12 +52,15 @@ use ntier_security::keys::Keys;
 use ntier_security::refresh::Sealer;
 use ntier_security::vault::Vault;
 
+pub use captcha::Captcha;
 pub use delivery::{Delivery, Fault, Smtp};
 pub use external::External;
 pub use external::named::{ALL as PROVIDERS, NOT_SERVED as PROVIDERS_NOT_SERVED};
+pub use hooks::{Hook, Hooks};
 pub use limits::Rates;
 pub use mail::{Mails, NOTIFICATIONS, TEMPLATES};
 pub use ntier_protocol::auth::request::duration;
+pub use oauth_server::OAuthServer;
 pub use settings::{Mfa, Settings, Use, WebAuthn};
 pub use sms::{Service as SmsService, Sms};
 pub use template::Fault as TemplateFault;
@@ -96,6 +103,10 @@ impl Auth {
         }
     }
 
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts other signing keys in force. Refresh tokens stay sealed with the secret of the start.
     pub fn set_keys(&self, keys: Keys) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
@@ -119,6 +130,7 @@ impl Auth {
             let message = "Request body too large";
             return Err(Refused::new(413, Code::RequestEntityTooLarge, message).into());
         }
+        self.check_captcha(visitor, request.method(), &parts, body).await?;
         match (request.method(), parts.as_slice()) {
             (&Method::GET, ["settings"]) => Ok(respond::settings(&self.settings)),
             (&Method::POST, ["signup"]) => self.sign_up(visitor, body).await,
@@ -133,6 +145,9 @@ impl Auth {
             (&Method::GET, ["user", "identities", "authorize"]) => self.link_identity(visitor).await,
             (&Method::DELETE, ["user", "identities", id]) => self.unlink_identity(visitor, id).await,
             (method, ["factors", rest @ ..]) => self.factors(method, rest, visitor, body).await,
+            (method, ["oauth", rest @ ..]) => self.oauth_server(method, rest, visitor, body).await,
+            (&Method::GET, ["user", "oauth", "grants"]) => self.grants(visitor).await,
+            (&Method::DELETE, ["user", "oauth", "grants"]) => self.revoke_grant(visitor).await,
             (method, ["passkeys", rest @ ..]) => self.passkeys(method, rest, visitor, body).await,
             (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
             (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,

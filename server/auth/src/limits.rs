@@ -25,6 +25,8 @@ pub enum Limit {
     Verify,
     Factor,
     Passkey,
+    /// Applications that register themselves.
+    Registration,
     /// What sends a message to a phone.
     Message,
     /// What sends an e-mail: one-time codes, recovery, repetitions.
@@ -68,6 +70,7 @@ impl Limit {
             Self::Verify => "verify",
             Self::Factor => "factor",
             Self::Passkey => "passkey",
+            Self::Registration => "registration",
             Self::Message => "message",
             Self::Mail => "mail",
         }
@@ -81,6 +84,7 @@ impl Limit {
             Self::Verify => rates.verify,
             Self::Passkey => 30,
             Self::Factor => return (BURST, 15.0 / 60.0),
+            Self::Registration => return (BURST, 10.0 / FIVE_MINUTES),
             // Those of an hour may come at once.
             Self::Anonymous => return (f64::from(rates.anonymous), f64::from(rates.anonymous) / HOUR),
         };
@@ -177,6 +181,7 @@ mod tests {
             (Limit::Verify, 30.0, 0.2),
             (Limit::Passkey, 30.0, 0.1),
             (Limit::Factor, 30.0, 0.25),
+            (Limit::Registration, 30.0, 10.0 / 300.0),
         ] {
             let (_, size, refill) = buckets(&rates, limit, "203.0.113.7", None).remove(0);
             assert!((size - expected_size).abs() < 1e-9 && (refill - expected_refill).abs() < 1e-9, "{limit:?}");

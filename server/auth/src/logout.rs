@@ -16,9 +16,12 @@ impl Auth {
         if !matches!(scope, "global" | "local" | "others") {
             return Err(Refused::invalid(format!("Unsupported logout scope {scope:?}")).into());
         }
-        let who = self.signed_in(visitor).await?;
+        let who = self.signed_in_by_any(visitor).await?;
         let user = &who.account.user;
+        let is_client = who.session.as_ref().is_some_and(|session| session.client.is_some());
         let end = match (scope, &who.session) {
+            // An application ends what is its own.
+            (_, Some(session)) if is_client => sql("delete from auth.sessions where id = $1", &[Some(&session.id)]),
             ("local", Some(session)) => sql("delete from auth.sessions where id = $1", &[Some(&session.id)]),
             ("others", Some(session)) => end_sessions(&user.id, Some(&session.id)),
             _ => end_sessions(&user.id, None),

@@ -86,11 +86,14 @@ impl Auth {
             }
             None => {
                 self.may_mail(&Sent::default())?;
-                let data = asked.data.unwrap_or_default();
-                let (id, mut all) = unconfirmed(Address::Email(&email), None, data.clone());
-                let about = About { id: &id, email: &email, data: &data };
+                let new = unconfirmed(Address::Email(&email), None, asked.data.unwrap_or_default());
+                self.before_user(visitor, &new).await?;
+                let mut all = new.statements();
+                let about = About { id: &new.id, email: &email, data: &new.user_metadata };
                 all.extend(self.send(Kind::Confirmation, &about, self.redirect(visitor), challenge)?);
-                store::write(&self.database, all).await?;
+                all.push(store::select_user(&new.id));
+                let user = store::last_user(&store::write(&self.database, all).await?)?;
+                self.after_user(visitor, &user).await?;
             }
         }
         Ok(respond::json(200, &json!({})))
@@ -110,7 +113,9 @@ impl Auth {
             }
             None => {
                 self.may_message(&phone, &Sent::default())?;
-                unconfirmed(Address::Phone(&phone, channel), None, asked.data.unwrap_or_default())
+                let new = unconfirmed(Address::Phone(&phone, channel), None, asked.data.unwrap_or_default());
+                self.before_user(visitor, &new).await?;
+                (new.id.clone(), new.statements())
             }
         };
         all.extend(self.send_code("confirmation", &id, &phone, channel)?);
@@ -207,8 +212,9 @@ impl Auth {
                 Ok((account.user.id, account.user.user_metadata, vec![forget]))
             }
             None => {
-                let (id, all) = unconfirmed(Address::Email(email), None, data.clone());
-                Ok((id, data, all))
+                let new = unconfirmed(Address::Email(email), None, data);
+                let all = new.statements();
+                Ok((new.id, new.user_metadata, all))
             }
         }
     }

@@ -223,7 +223,7 @@ impl Auth {
         self.limit(Limit::Factor, visitor, None).await?;
         let new = match kind {
             Kind::Totp => Asked { told: json!({}), ..Asked::default() },
-            Kind::Phone => self.challenge_phone(visitor, factor, asked).await?,
+            Kind::Phone => self.challenge_phone(visitor, &who.account.user.id, factor, asked).await?,
             Kind::WebAuthn => self.challenge_webauthn(who, factor).await?,
         };
         let id = Uuid::new_v4().to_string();
@@ -269,10 +269,13 @@ impl Auth {
         self.limit(Limit::Factor, visitor, Some(&factor.id)).await?;
         let (challenge, facts) = self.challenge_facts(visitor, factor, &asked.challenge_id).await?;
         let applied = match kind {
-            Kind::Totp => self.prove_totp(&facts, &asked.code)?,
-            Kind::Phone => phone::prove(&facts, &asked.code)?,
-            Kind::WebAuthn => self.prove_webauthn(&facts, factor, asked.webauthn.as_ref())?,
+            Kind::Totp => self.prove_totp(&facts, &asked.code),
+            Kind::Phone => phone::prove(&facts, &asked.code),
+            Kind::WebAuthn => self.prove_webauthn(&facts, factor, asked.webauthn.as_ref()),
         };
+        let named = (factor.id.as_str(), kind.name());
+        self.factor_attempt(visitor, &who.account.user.id, named, applied.is_ok()).await?;
+        let applied = applied?;
         let (user, id) = (&who.account.user, session.id.as_str());
         let traits = json!({ "factor_id": factor.id, "challenge_id": challenge, "factor_type": kind.name() });
         let mut statements = vec![
@@ -315,7 +318,7 @@ impl Auth {
         }
         let found = store::session(&self.database, id).await?.ok_or(Error::Incomplete)?;
         let uuid = Uuid::try_parse(id).map_err(|_| Error::Incomplete)?;
-        Ok(respond::json(200, &self.session(&uuid, found.counter, found.account.user, &found.ways)?))
+        Ok(respond::json(200, &self.session(&uuid, found.counter, found).await?))
     }
 
     /// The challenge that is answered, if it still can be.

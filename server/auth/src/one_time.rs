@@ -11,7 +11,6 @@ use ntier_security::one_time::{self, Sent};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::{self, About, Kind, Notice};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
@@ -167,6 +166,10 @@ impl Auth {
         self.allowed(visitor.parameter("redirect_to"))
     }
 
+    pub(crate) fn is_allowed(&self, asked: &str) -> bool {
+        redirect::is_allowed(asked, &self.settings.site_url, &self.settings.redirects)
+    }
+
     pub(crate) fn allowed<'a>(&'a self, asked: Option<&'a str>) -> &'a str {
         redirect::target(asked, &self.settings.site_url, &self.settings.redirects)
     }
@@ -253,7 +256,8 @@ impl Auth {
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
-        let lives = Lives { email: self.settings.code_life, phone: self.settings.sms.code_life };
+        let email = if by_link { self.settings.code_life } else { self.settings.typed_code_life };
+        let lives = Lives { email, phone: self.settings.sms.code_life };
         let shown = decide(&asked.kind, &asked.token_hash, &tokens, lives, now());
         let (shown, stored) = shown.ok_or_else(expired)?;
         let id = &account.user.id;
@@ -284,10 +288,10 @@ impl Auth {
                 Refused::new(400, Code::FlowStateNotFound, message).into()
             });
         }
-        let new = Beginning::new("otp");
+        let new = self.begin("otp");
         all.extend(new.statements(id, visitor));
         let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
-        Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None)?)))
+        Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None).await?)))
     }
 
     /// What the user is told of it.

@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use crate::ceremony::{self, PATIENCE, Party};
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mfa::is_second;
 use crate::store::{self, Actor, By, sql};
@@ -211,7 +210,7 @@ impl Auth {
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
-        let new = Beginning::new("passkey");
+        let new = self.begin("passkey");
         let next = assertion.sign_count.to_string();
         let backed_up = if assertion.backed_up { "true" } else { "false" };
         let mut all = vec![
@@ -225,7 +224,7 @@ impl Auth {
         ];
         all.extend(new.statements(owner, visitor));
         match store::write(&self.database, all).await {
-            Ok(answer) => Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?)),
+            Ok(answer) => Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None).await?)),
             // It was removed meanwhile, or used by somebody who has a copy.
             Err(Error::Changed(_)) => Err(unknown()),
             Err(error) => Err(error),

@@ -12,7 +12,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::Kind;
 use crate::store::{self, Actor, By, sql};
@@ -97,7 +96,7 @@ impl Auth {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
         }
         let is_external = row.text(4) == Some("oauth");
-        let new = Beginning::new(if is_external { "oauth" } else { "otp" });
+        let new = self.begin(if is_external { "oauth" } else { "otp" });
         let spend = "with gone as (delete from auth.flow_state where id = $1 returning 1) \
             select ntier.expect(exists (select from gone), 'the flow')";
         let traits = json!({ "provider_type": row.text(5) });
@@ -106,7 +105,7 @@ impl Auth {
         all.extend(new.statements(user, visitor));
         match store::write(&self.database, all).await {
             Ok(answer) => {
-                let session = self.begun(&new, store::last_user(&answer)?, None)?;
+                let session = self.begun(&new, store::last_user(&answer)?, None).await?;
                 let opened = |column: usize| self.vault.open(row.text(column)?, flow);
                 let session = Session { provider_token: opened(6), provider_refresh_token: opened(7), ..session };
                 Ok(respond::json(200, &session))

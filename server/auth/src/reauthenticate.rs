@@ -79,7 +79,7 @@ impl Auth {
         let (address, life) = if user.email.is_empty() {
             (&user.phone, self.settings.sms.code_life)
         } else {
-            (&user.email, self.settings.code_life)
+            (&user.email, self.settings.typed_code_life)
         };
         if !sent.is(&one_time::hash(address, nonce), life, now()) {
             return Err(invalid());

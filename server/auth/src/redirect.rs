@@ -12,7 +12,8 @@ pub fn target<'a>(asked: Option<&'a str>, site: &'a str, allowed: &[String]) -> 
     asked.filter(|asked| is_allowed(asked, site, allowed)).unwrap_or(site)
 }
 
-fn is_allowed(asked: &str, site: &str, allowed: &[String]) -> bool {
+/// Whether a browser may be sent to the asked address.
+pub fn is_allowed(asked: &str, site: &str, allowed: &[String]) -> bool {
     // What a browser would read in another way than we do goes nowhere.
     if asked.contains(['\\', '\r', '\n', '\t', '@', ' ']) {
         return false;
@@ -79,10 +80,14 @@ impl Target {
         self.response(StatusCode::FOUND)
     }
 
+    pub fn address(&self) -> String {
+        format!("{}{}", self.address, self.fragment)
+    }
+
     fn response(&self, status: StatusCode) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
-        if let Ok(location) = HeaderValue::from_str(&format!("{}{}", self.address, self.fragment)) {
+        if let Ok(location) = HeaderValue::from_str(&self.address()) {
             response.headers_mut().insert(header::LOCATION, location);
         }
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,9 +1,12 @@
 //! What the service is told.
 
+use crate::captcha::Captcha;
 use crate::delivery::Smtp;
 use crate::external::External;
+use crate::hooks::Hooks;
 use crate::limits::Rates;
 use crate::mail::Mails;
+use crate::oauth_server::OAuthServer;
 use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
 use ntier_security::refresh;
@@ -47,8 +50,10 @@ pub struct Settings {
     pub mail_pause: i64,
     /// Digits of a code.
     pub code_length: usize,
-    /// Seconds for which a code or a link is good.
+    /// Seconds for which a link is good.
     pub code_life: i64,
+    /// Likewise a code that is typed: there are few enough to guess.
+    pub typed_code_life: i64,
     /// A new e-mail address is confirmed by the old mailbox too.
     pub double_confirm: bool,
     /// Messages to phones.
@@ -58,6 +63,14 @@ pub struct Settings {
     /// People may sign in by credentials that their authenticators keep.
     pub passkeys: bool,
     pub webauthn: WebAuthn,
+    /// Who tells people from programs.
+    pub captcha: Option<Captcha>,
+    /// Whoever signs in is signed out everywhere else.
+    pub single_session: bool,
+    /// What the project adds.
+    pub hooks: Hooks,
+    /// Applications of others may sign our users in.
+    pub oauth_server: OAuthServer,
     /// Providers at which people may sign in.
     pub external: Vec<External>,
     /// People may add and remove ways to sign in.
@@ -121,11 +134,16 @@ impl Default for Settings {
             mail_pause: 60,
             code_length: 6,
             code_life: 3600,
+            typed_code_life: 600,
             double_confirm: true,
             sms: Sms::default(),
             mfa: Mfa::default(),
             passkeys: true,
             webauthn: WebAuthn::default(),
+            captcha: None,
+            single_session: false,
+            hooks: Hooks::default(),
+            oauth_server: OAuthServer::default(),
             external: Vec::new(),
             manual_linking: false,
         }

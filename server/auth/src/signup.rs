@@ -13,7 +13,6 @@ use uuid::Uuid;
 
 use crate::Auth;
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::mail::{About, Kind};
 use crate::pkce;
@@ -53,6 +52,21 @@ pub enum Confirmed {
 }
 
 impl NewUser<'_> {
+    /// As a hook gets it, before it is there.
+    pub fn shown(&self) -> Value {
+        let identities: Vec<Value> = match &self.identity {
+            Some((provider, subject, data)) => {
+                vec![json!({ "provider": provider, "id": subject, "identity_data": data })]
+            }
+            None => Vec::new(),
+        };
+        json!({
+            "id": self.id, "aud": self.aud, "role": self.role, "email": self.email.unwrap_or_default(),
+            "phone": self.phone.unwrap_or_default(), "app_metadata": self.app_metadata, "user_metadata": self.user_metadata,
+            "identities": identities, "is_anonymous": self.is_anonymous,
+        })
+    }
+
     /// The user, and an identity for each way in which it can be found.
     pub fn statements(&self) -> Vec<Statement> {
         let (app, user) = (self.app_metadata.to_string(), Value::Object(self.user_metadata.clone()).to_string());
@@ -174,15 +188,20 @@ impl Auth {
             phone_confirmed: !by_email,
             ..NewUser::default()
         };
+        self.before_user(visitor, &user).await?;
         let actor = Actor { id: &id, name: &address };
         let traits = json!({ "provider": provider });
-        let new = Beginning::new("password");
+        let new = self.begin("password");
         let mut all = user.statements();
         all.push(store::audit("user_signedup", "team", &actor, &visitor.address, &traits));
         all.push(store::audit("login", "account", &actor, &visitor.address, &traits));
         all.extend(new.statements(&id, visitor));
         match store::write(&self.database, all).await {
-            Ok(answer) => Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?)),
+            Ok(answer) => {
+                let user = store::last_user(&answer)?;
+                self.after_user(visitor, &user).await?;
+                Ok(respond::json(200, &self.begun(&new, user, None).await?))
+            }
             // Somebody else was a moment faster.
             Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => Err(exists().into()),
             Err(error) => Err(error),
@@ -204,6 +223,7 @@ impl Auth {
             Address::Email(email) => store::by_email(&self.database, email).await?,
             Address::Phone(phone, _) => store::by_phone(&self.database, phone).await?,
         };
+        let is_new = found.is_none();
         let (id, mut all) = match found {
             Some((account, _)) if address.is_confirmed(&account.user) => {
                 let actor = Actor::user(&account.user);
@@ -224,7 +244,9 @@ impl Auth {
             }
             None => {
                 self.may_send(visitor, address, &Sent::default()).await?;
-                unconfirmed(address, Some(hash), data.clone())
+                let new = unconfirmed(address, Some(hash), data.clone());
+                self.before_user(visitor, &new).await?;
+                (new.id.clone(), new.statements())
             }
         };
         all.extend(match address {
@@ -237,8 +259,11 @@ impl Auth {
         let actor = Actor { id: &id, name };
         all.push(store::audit("user_confirmation_requested", "user", &actor, &visitor.address, &traits));
         all.push(store::select_user(&id));
-        let answer = store::write(&self.database, all).await?;
-        Ok(respond::json(200, &store::last_user(&answer)?))
+        let user = store::last_user(&store::write(&self.database, all).await?)?;
+        if is_new {
+            self.after_user(visitor, &user).await?;
+        }
+        Ok(respond::json(200, &user))
     }
 
     async fn may_send(&self, visitor: &Visitor, address: Address<'_>, before: &Sent) -> Result<(), Error> {
@@ -273,11 +298,13 @@ impl Auth {
             is_anonymous: true,
             ..NewUser::default()
         };
-        let new = Beginning::new("anonymous");
+        self.before_user(visitor, &user).await?;
+        let new = self.begin("anonymous");
         let mut all = user.statements();
         all.extend(new.statements(&id, visitor));
-        let answer = store::write(&self.database, all).await?;
-        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, None)?))
+        let user = store::last_user(&store::write(&self.database, all).await?)?;
+        self.after_user(visitor, &user).await?;
+        Ok(respond::json(200, &self.begun(&new, user, None).await?))
     }
 
     /// The address as it is kept.
@@ -337,11 +364,10 @@ impl<'a> Address<'a> {
 }
 
 /// A new user whose address is not known to be its own; `password` is a hash.
-pub fn unconfirmed(address: Address<'_>, password: Option<&str>, data: Map<String, Value>) -> (String, Vec<Statement>) {
-    let id = Uuid::new_v4().to_string();
+pub fn unconfirmed<'a>(address: Address<'a>, password: Option<&'a str>, data: Map<String, Value>) -> NewUser<'a> {
     let (provider, name) = (address.provider(), address.name());
-    let user = NewUser {
-        id: id.clone(),
+    NewUser {
+        id: Uuid::new_v4().to_string(),
         aud: store::AUDIENCE,
         role: "authenticated",
         email: matches!(address, Address::Email(_)).then_some(name),
@@ -350,9 +376,7 @@ pub fn unconfirmed(address: Address<'_>, password: Option<&str>, data: Map<Strin
         app_metadata: json!({ "provider": provider, "providers": [provider] }),
         user_metadata: data,
         ..NewUser::default()
-    };
-    let statements = user.statements();
-    (id, statements)
+    }
 }
 
 /// What a new user would look like. Source: GoTrue, `sanitizeUser`.

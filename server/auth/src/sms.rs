@@ -137,13 +137,28 @@ impl Auth {
         Ok(())
     }
 
-    /// A new code for a phone: its hash, and the message if one is sent.
-    pub(crate) fn message(&self, phone: &str, channel: Channel) -> Result<(String, Option<Statement>), Error> {
+    /// A new code for a user's phone: its hash, and the message if one is sent.
+    pub(crate) fn message(
+        &self,
+        user: &str,
+        phone: &str,
+        channel: Channel,
+    ) -> Result<(String, Option<Statement>), Error> {
         let sms = &self.settings.sms;
         if let Some(code) = sms.test.get(phone) {
             return Ok((one_time::hash(phone, code), None));
         }
         let (code, hash) = self.new_token(phone)?;
+        if self.settings.hooks.send_sms.is_some() {
+            let message = sql(
+                "insert into ntier.mail (channel, recipient, kind, subject, plain, html) \
+                 select 'hook', $2::text, 'send_sms', '', json_build_object('user', ntier.auth_user(u), \
+                   'sms', json_build_object('otp', $3::text, 'phone', $2::text, 'sms_type', $4::text))::text, '' \
+                 from auth.users u where u.id = $1",
+                &[Some(user), Some(phone), Some(&code), Some(channel.name())],
+            );
+            return Ok((hash, Some(message)));
+        }
         let text = sms.template.replace("{{ .Code }}", &code).replace("{{.Code}}", &code);
         let message = sql(
             "insert into ntier.mail (channel, recipient, kind, subject, plain, html) values ($1, $2, 'code', 'Code', $3, '')",
@@ -160,7 +175,7 @@ impl Auth {
         phone: &str,
         channel: Channel,
     ) -> Result<Vec<Statement>, Error> {
-        let (hash, message) = self.message(phone, channel)?;
+        let (hash, message) = self.message(user, phone, channel)?;
         let set = format!("update auth.users set {column}_token = $2, {column}_sent_at = now() where id = $1");
         let mut all = vec![sql(&set, &[Some(user), Some(&hash)])];
         all.extend(message);

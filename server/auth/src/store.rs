@@ -176,6 +176,9 @@ pub struct Found {
     pub refreshed_at: i64,
     pub not_after: Option<i64>,
     pub ways: Vec<Way>,
+    /// The application whose session it is, and what that one may know.
+    pub client: Option<String>,
+    pub scopes: Option<String>,
 }
 
 /// How a session came about: a method and when.
@@ -193,7 +196,7 @@ pub async fn session(database: &Database, id: &str) -> Result<Option<Found>, Err
          extract(epoch from s.not_after)::bigint, \
          (select json_agg(json_build_object('method', c.authentication_method, \
             'timestamp', extract(epoch from c.updated_at)::bigint) order by c.updated_at desc) \
-          from auth.mfa_amr_claims c where c.session_id = s.id) \
+          from auth.mfa_amr_claims c where c.session_id = s.id), s.oauth_client_id, s.scopes \
          from auth.sessions s join auth.users u on u.id = s.user_id where s.id = $1",
         Account::COLUMNS
     );
@@ -207,6 +210,8 @@ pub async fn session(database: &Database, id: &str) -> Result<Option<Found>, Err
         refreshed_at: number(6).unwrap_or_default(),
         not_after: number(7),
         ways: row.text(8).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+        client: row.text(9).map(str::to_owned),
+        scopes: row.text(10).map(str::to_owned),
     }))
 }
 

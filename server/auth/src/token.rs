@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::issue::Beginning;
 use crate::limits::Limit;
 use crate::store::{self, Actor, By, Found, sql};
 use crate::visitor::Visitor;
@@ -24,7 +23,8 @@ impl Auth {
             Some("password") => self.by_password(visitor, &request::read(body)?).await,
             Some("refresh_token") => {
                 let grant: RefreshGrant = request::read(body)?;
-                Ok(respond::json(200, &self.refresh(visitor, &grant.refresh_token).await?))
+                self.limit(Limit::Token, visitor, None).await?;
+                Ok(respond::json(200, &self.refresh_of(visitor, &grant.refresh_token, None).await?))
             }
             Some("pkce") => self.by_code(visitor, &request::read(body)?).await,
             Some("id_token") => {
@@ -64,7 +64,11 @@ impl Auth {
         // Also where there is nobody: the time must not tell who has an account.
         let hash = account.as_ref().and_then(|account| account.password.as_deref());
         let verdict = self.hashing.verify(&asked.password, hash).await?;
-        let account = account.filter(|_| verdict != Verdict::Wrong).ok_or_else(wrong)?;
+        let account = account.ok_or_else(wrong)?;
+        self.password_attempt(visitor, &account.user.id, verdict != Verdict::Wrong).await?;
+        if verdict == Verdict::Wrong {
+            return Err(wrong());
+        }
         if account.is_banned {
             return Err(Refused::new(400, Code::UserBanned, "User is banned").into());
         }
@@ -74,7 +78,7 @@ impl Auth {
         if provider == "phone" && account.user.phone_confirmed_at.is_none() {
             return Err(Refused::new(400, Code::PhoneNotConfirmed, "Phone not confirmed").into());
         }
-        let new = Beginning::new("password");
+        let new = self.begin("password");
         let (id, actor) = (&account.user.id, Actor::user(&account.user));
         let mut all = Vec::new();
         // What was decided upon: the password that was compared is still the user's.
@@ -96,18 +100,26 @@ impl Auth {
             Err(password::Fault::Weak { message, reasons }) => Some(json!({ "message": message, "reasons": reasons })),
             _ => None,
         };
-        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, weak)?))
+        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, weak).await?))
     }
 
-    async fn refresh(&self, visitor: &Visitor, token: &str) -> Result<Session, Error> {
+    /// The session of the user's own client, or of an application that has shown who it is.
+    pub(crate) async fn refresh_of(
+        &self,
+        visitor: &Visitor,
+        token: &str,
+        client: Option<&str>,
+    ) -> Result<Session, Error> {
         if token.is_empty() {
             return Err(Refused::invalid("refresh_token required").into());
         }
-        self.limit(Limit::Token, visitor, None).await?;
         let Some(token) = self.sealer.open(token) else { return self.exchange(visitor, token).await };
         let id = Uuid::from_bytes(token.session);
         for _ in 0..ATTEMPTS {
             let found = store::session(&self.database, &id.to_string()).await?.ok_or_else(unknown)?;
+            if found.client.as_deref() != client {
+                return Err(unknown());
+            }
             let counter = match refresh::decide(token.counter, &facts(&found), &self.settings.refresh, now()) {
                 Decision::Repeat => found.counter,
                 Decision::Rotate => match self.rotate(&id, &found, visitor, Vec::new()).await {
@@ -118,7 +130,7 @@ impl Auth {
                 Decision::Revoke => return self.revoke(&id, &found, visitor).await,
                 Decision::Refuse(refusal) => return Err(refused(refusal).into()),
             };
-            return self.session(&id, counter, found.account.user, &found.ways);
+            return self.session(&id, counter, found).await;
         }
         Err(contended())
     }

@@ -25,7 +25,7 @@ pub const PHONE_EXISTS: &str = "A user with this phone number has already been r
 
 impl Auth {
     pub(crate) async fn user(&self, visitor: &Visitor) -> Result<Response<Bytes>, Error> {
-        Ok(respond::json(200, &self.signed_in(visitor).await?.account.user))
+        Ok(respond::json(200, &self.signed_in_by_any(visitor).await?.account.user))
     }
 
     pub(crate) async fn update_user(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {

@@ -19,7 +19,11 @@ const ADMINS: [&str; 2] = ["service_role", "supabase_admin"];
 pub struct Visitor {
     pub address: String,
     pub user_agent: Option<String>,
+    /// Of the page that asks.
+    pub origin: Option<String>,
+    pub content_type: Option<String>,
     authorization: Option<String>,
+    apikey: Option<String>,
     query: Vec<(String, String)>,
 }
 
@@ -29,9 +33,18 @@ impl Visitor {
         Self {
             address: address.to_string(),
             user_agent: header("user-agent"),
+            origin: header("origin"),
+            content_type: header("content-type"),
             authorization: header("authorization"),
+            apikey: header("apikey"),
             query: pairs(request.uri().query().unwrap_or_default()),
         }
+    }
+
+    /// What follows `Basic` in the header (RFC 7617).
+    pub fn basic(&self) -> Option<&str> {
+        let (scheme, credentials) = self.authorization.as_deref()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("basic").then_some(credentials.trim())
     }
 
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -61,11 +74,11 @@ pub fn pairs(text: &str) -> Vec<(String, String)> {
 impl Auth {
     /// Whoever the bearer token says.
     fn bearer(&self, visitor: &Visitor) -> Result<Caller, Error> {
-        let credentials = Credentials {
-            apikey: None,
-            authorization: visitor.authorization.as_deref(),
-            user_agent: visitor.user_agent.as_deref(),
-        };
+        self.holder(visitor.authorization.as_deref(), visitor)
+    }
+
+    fn holder(&self, authorization: Option<&str>, visitor: &Visitor) -> Result<Caller, Error> {
+        let credentials = Credentials { apikey: None, authorization, user_agent: visitor.user_agent.as_deref() };
         self.doorkeeper.holder(credentials, now()).map_err(|refusal| match refusal {
             Refusal::NoKey => {
                 Refused::new(401, Code::NoAuthorization, "This endpoint requires a valid Bearer token").into()
@@ -78,15 +91,30 @@ impl Auth {
     }
 
     pub(crate) fn require_admin(&self, visitor: &Visitor) -> Result<(), Error> {
-        let caller = self.bearer(visitor)?;
+        // Who shows a key and no token is whoever the key says.
+        let by_key = visitor.apikey.as_ref().filter(|_| visitor.authorization.is_none());
+        let caller = match by_key {
+            Some(key) => self.holder(Some(&format!("Bearer {key}")), visitor)?,
+            None => self.bearer(visitor)?,
+        };
         if ADMINS.contains(&caller.role.as_str()) {
             return Ok(());
         }
         Err(Refused::new(403, Code::NotAdmin, "User not allowed").into())
     }
 
-    /// The user who is signed in, with the session.
+    /// The user who is signed in, with the session. An application that the user has let in is not the user: it changes nothing.
     pub(crate) async fn signed_in(&self, visitor: &Visitor) -> Result<SignedIn, Error> {
+        let who = self.signed_in_by_any(visitor).await?;
+        if who.session.as_ref().is_some_and(|session| session.client.is_some()) {
+            let message = "This endpoint is not available to OAuth clients";
+            return Err(Refused::new(403, Code::NoAuthorization, message).into());
+        }
+        Ok(who)
+    }
+
+    /// Likewise, also where it is an application that asks.
+    pub(crate) async fn signed_in_by_any(&self, visitor: &Visitor) -> Result<SignedIn, Error> {
         let caller = self.bearer(visitor)?;
         let claims: Value = serde_json::from_str(&caller.claims).unwrap_or_default();
         let bad = |message: &str| Error::from(Refused::new(403, Code::BadJwt, message));
@@ -105,7 +133,8 @@ impl Auth {
             let id = id.to_string();
             match store::session(&self.database, &id).await? {
                 Some(found) if found.account.user.id == subject.to_string() => {
-                    (found.account, Some(SessionOf { id, created_at: found.created_at, ways: found.ways }))
+                    let store::Found { created_at, ways, client, scopes, .. } = found;
+                    (found.account, Some(SessionOf { id, created_at, ways, client, scopes }))
                 }
                 _ => {
                     // A user that is gone is the better reason.
@@ -139,4 +168,8 @@ pub struct SessionOf {
     /// Seconds since 1970.
     pub created_at: i64,
     pub ways: Vec<store::Way>,
+    /// The application whose session it is.
+    pub client: Option<String>,
+    /// What that one may know.
+    pub scopes: Option<String>,
 }

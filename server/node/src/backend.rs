@@ -14,7 +14,7 @@ use ntier_security::keys::{Fault, Keys};
 use ntier_security::network::{self, Network};
 
 use crate::listen::Peer;
-use crate::{admin, cors, files, identify, json, not_found};
+use crate::{admin, cookies, cors, files, identify, json, not_found};
 
 /// What a whole backend is made of.
 #[derive(Debug)]
@@ -55,9 +55,14 @@ impl Backend {
         Ok(())
     }
 
-    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
-        let mut response =
-            if cors::is_preflight(&request) { cors::preflight(&request) } else { self.route(request).await };
+    pub(crate) async fn answer(&self, mut request: Request<Bytes>) -> Response<Bytes> {
+        let mut response = if cors::is_preflight(&request) {
+            cors::preflight(&request)
+        } else {
+            let cookies = cookies::take(&mut request);
+            let response = self.route(request).await;
+            if cookies.are_wanted { cookies.give(response) } else { response }
+        };
         cors::expose(response.headers_mut());
         response
     }
@@ -69,7 +74,8 @@ impl Backend {
             return self.data(request, &rest).await;
         }
         if let (Some(auth), Some(rest)) = (&self.auth, behind(path, "/auth/v1"))
-            && !matches!(rest, "/health" | "/.well-known/jwks.json")
+            && !rest.starts_with("/.well-known/")
+            && rest != "/health"
         {
             let rest = rest.to_owned();
             return self.sign_in(auth, request, &rest).await;
@@ -85,6 +91,15 @@ impl Backend {
             "/auth/v1/.well-known/jwks.json" if get => {
                 json(StatusCode::OK, self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone())
             }
+            // Behind the address and, for whoever follows RFC 8414, before it.
+            "/auth/v1/.well-known/openid-configuration"
+            | "/auth/v1/.well-known/oauth-authorization-server"
+            | "/.well-known/oauth-authorization-server/auth/v1"
+            | "/.well-known/openid-configuration/auth/v1"
+                if get =>
+            {
+                self.auth.as_ref().map_or_else(not_found, Auth::configuration)
+            }
             _ if !get => not_found(),
             _ => match (self.pages.iter().find(|page| page.path == path), &self.files) {
                 (Some(page), _) => page.response(),
@@ -96,9 +111,8 @@ impl Backend {
 
     async fn sign_in(&self, auth: &Auth, request: Request<Bytes>, path: &str) -> Response<Bytes> {
         // Browsers come there by links and by the redirects of others, and have no key; what they bring says enough.
-        if !matches!(path, "/verify" | "/authorize" | "/callback")
-            && let Err(refusal) = identify::admit(&self.doorkeeper, request.headers())
-        {
+        let is_open = matches!(path, "/verify" | "/authorize" | "/callback") || path.starts_with("/oauth/");
+        if !is_open && let Err(refusal) = identify::admit(&self.doorkeeper, request.headers()) {
             return identify::refuse(&refusal);
         }
         let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.0);

@@ -1,7 +1,9 @@
 //! Sign-in: users, sessions, refreshes, and the admin's users (the checklist's A and T rows).
 
 mod external;
+mod hooks;
 mod mails;
+mod oauth_server;
 mod passkeys;
 
 use ntier_tests::{Answer, Backend, Who, World, on_both};
@@ -27,6 +29,7 @@ on_both!(
     security_t3_parallel_refreshes_give_one_token,
     security_t4_signing_out,
     security_t4_the_banned_and_the_deleted_are_out,
+    security_t6_sessions_in_cookies,
 );
 
 const PASSWORD: &str = "correct horse battery";
@@ -258,7 +261,7 @@ fn admins(world: &mut World) {
     assert_eq!(refused(&by_user), (403, "not_admin".into()));
     let key = world.key("publishable_key").to_owned();
     assert_eq!(refused(&world.auth(Some(&key), "GET /admin/users").send()), (403, "not_admin".into()));
-    assert_eq!(refused(&world.auth(None, "GET /admin/users").send()), (401, "no_authorization".into()));
+    assert_eq!(refused(&world.auth(None, "GET /admin/users").send()), (403, "not_admin".into()));
 
     assert_eq!(admin(world, &format!("DELETE {one}"), Some(&json!({ "should_soft_delete": true }))).status, 200);
     let kept = admin(world, &format!("GET {one}"), None).json();
@@ -411,6 +414,41 @@ fn security_t3_parallel_refreshes_give_one_token(world: &mut World) {
     assert!(given.iter().all(|next| *next == given[0] && next != token), "{given:?}");
 }
 
+/// A page of our own origin keeps no token: no script can read it.
+fn security_t6_sessions_in_cookies(world: &mut World) {
+    sign_up(world, "ada@example.com");
+    let body = json!({ "email": "ada@example.com", "password": PASSWORD });
+    let session = world.auth(None, "POST /token?grant_type=password").header("x-use-cookie", "1").json(&body).send();
+    assert_eq!((session.status, text(&session.json(), "access_token")), (200, ""));
+    let jar = |answer: &Answer| -> String {
+        let cookies = answer.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+        let cookies: Vec<&str> = cookies.map(|cookie| cookie.split(';').next().unwrap()).collect();
+        assert_eq!(cookies.len(), 2, "{:?}", answer.headers);
+        cookies.join("; ")
+    };
+    let cookies = jar(&session);
+    let own = |line: &str| world.auth(None, line).header("x-use-cookie", "1").header("cookie", &cookies);
+    assert_eq!(text(&own("GET /user").send().json(), "email"), "ada@example.com");
+    let note = |more: &[(&str, &str)]| {
+        let mut ask = world.ask(&Who::Anon, "POST /notes").header("cookie", &cookies).json(&json!({ "body": "Ada's" }));
+        for (name, value) in more {
+            ask = ask.header(name, value);
+        }
+        ask.send().status
+    };
+    assert_eq!(note(&[("x-use-cookie", "1")]), 201);
+    assert!(note(&[]) >= 400, "a form of another site");
+    assert!(note(&[("x-use-cookie", "1"), ("origin", "https://evil.com")]) >= 400);
+    let refreshed = own("POST /token?grant_type=refresh_token").json(&json!({})).send();
+    assert_eq!(refreshed.status, 200, "{}", refreshed.text());
+    let out = own("POST /logout").send();
+    assert!(
+        out.status == 204 && jar(&out).contains("__Host-ntier-access=;")
+            || jar(&out).ends_with("__Host-ntier-refresh=")
+    );
+    assert_eq!(refused(&own("GET /user").send()), (403, "session_not_found".into()));
+}
+
 fn security_t4_signing_out(world: &mut World) {
     let one = sign_up(world, "ada@example.com");
     let session = || sign_in(world, "ada@example.com", PASSWORD).json();
@@ -525,11 +563,7 @@ fn second_factors(world: &mut World) {
     let after = refresh(world, text(&refreshed, "refresh_token")).json();
     assert_eq!(self::claims(text(&after, "access_token"))["aal"], "aal1");
     assert!(after["user"].get("factors").is_none(), "{after}");
-    for (kind, code) in [
-        ("phone", "mfa_phone_enroll_not_enabled"),
-        ("webauthn", "mfa_webauthn_enroll_not_enabled"),
-        ("x", "validation_failed"),
-    ] {
+    for (kind, code) in [("phone", "mfa_phone_enroll_not_enabled"), ("x", "validation_failed")] {
         let answer = world.auth(Some(second), "POST /factors").json(&json!({ "factor_type": kind })).send();
         assert_eq!(refused(&answer).1, code, "{kind}");
     }
@@ -782,6 +816,10 @@ fn invitations(backend: Backend) {
         refused(&made(&json!({ "type": "nonsense", "email": "eve@example.com" }))),
         (400, "validation_failed".into())
     );
+    // The secret key alone says who asks.
+    let mut by_key = world.ask(&Who::Service, "GET /admin/users");
+    by_key.move_to("/rest/v1", "/auth/v1");
+    assert_eq!(by_key.send().status, 200);
     let by_user = sign_in(&world, "bob@example.com", PASSWORD).json();
     let by_user =
         world.auth(Some(text(&by_user, "access_token")), "POST /invite").json(&json!({ "email": "a@b.c" })).send();

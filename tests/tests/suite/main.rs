@@ -2,6 +2,7 @@
 
 mod auth;
 mod beyond;
+mod browser;
 mod commands;
 mod examples;
 mod hostile;

@@ -77,6 +77,12 @@ pub struct Auth {
     pub rp_id: Option<String>,
     pub rp_display_name: Option<String>,
     pub rp_origins: Option<Vec<String>>,
+    pub captcha: Captcha,
+    pub oauth_server: Option<bool>,
+    pub authorization_url_path: Option<String>,
+    pub allow_dynamic_registration: Option<bool>,
+    /// Likewise; what is asked, and the secrets.
+    pub hooks: BTreeMap<String, (Option<String>, Option<String>)>,
     /// By their names; those that are switched on.
     pub external: BTreeMap<String, External>,
 }
@@ -117,6 +123,14 @@ pub struct Rates {
     pub token_refresh: Option<u32>,
     pub sign_in_sign_ups: Option<u32>,
     pub token_verifications: Option<u32>,
+}
+
+/// Who tells people from programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captcha {
+    pub enabled: Option<bool>,
+    pub provider: Option<String>,
+    pub secret: Option<String>,
 }
 
 /// Messages to phones.
@@ -222,7 +236,7 @@ impl Reader<'_> {
                 // What is switched off need not be right, but for its name.
                 (None, Item::Value(_))
                     if is_off
-                        && (name != "enabled" || section.get(1) == Some(&"external"))
+                        && (name != "enabled" || matches!(section.get(1), Some(&("external" | "hook"))))
                         && known::is_known(&path) => {}
                 (None, Item::Value(value)) => self.value(&path, value, at),
                 _ => self.unknown(&path, at),
@@ -243,12 +257,14 @@ impl Reader<'_> {
             }
             return;
         }
-        let external = match path {
-            ["auth", "external", name, key] if known::is_known(path) => Some((*name, *key)),
+        let named = match path {
+            ["auth", section @ ("external" | "hook"), name, key] if known::is_known(path) => {
+                Some((*section, *name, *key))
+            }
             _ => None,
         };
         let supported = SUPPORTED.iter().find(|(name, _)| *name == key).map(|(_, set)| set);
-        if external.is_none() && supported.is_none() {
+        if named.is_none() && supported.is_none() {
             if !known::is_known(path) {
                 self.unknown(path, at);
             } else if !WITHOUT_MEANING.contains(&key.as_str()) {
@@ -256,8 +272,11 @@ impl Reader<'_> {
             }
             return;
         }
-        let set = |config: &mut Config, value: &Value| match (external, supported) {
-            (Some((name, key)), _) => {
+        let set = |config: &mut Config, value: &Value| match (named, supported) {
+            (Some(("hook", name, key)), _) => {
+                set_hook(config.auth.hooks.entry(name.to_owned()).or_default(), key, value)
+            }
+            (Some((_, name, key)), _) => {
                 set_external(config.auth.external.entry(name.to_owned()).or_default(), key, value)
             }
             (None, Some(set)) => set(config, value),
@@ -340,10 +359,20 @@ impl Reader<'_> {
 fn is_off(section: &[&str], table: &dyn TableLike) -> bool {
     let enabled = table.get("enabled").and_then(Item::as_bool);
     match section {
-        ["auth", "external", _] => enabled == Some(false) || table.get("enabled").is_none(),
+        ["auth", "external" | "hook", _] => enabled == Some(false) || table.get("enabled").is_none(),
         ["auth", _, ..] => enabled == Some(false),
         _ => false,
     }
+}
+
+/// A key of `auth.hook.…`.
+fn set_hook(hook: &mut (Option<String>, Option<String>), key: &str, value: &Value) -> Result<(), String> {
+    match key {
+        "uri" => hook.0 = Some(string(value)?),
+        "secrets" => hook.1 = Some(string(value)?),
+        _ => drop(boolean(value)?),
+    }
+    Ok(())
 }
 
 /// A key of `auth.external.…`.
@@ -437,6 +466,16 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.mfa.web_authn.enroll_enabled", |config, value| Ok(config.auth.mfa.web_authn.0 = Some(boolean(value)?))),
     ("auth.mfa.web_authn.verify_enabled", |config, value| Ok(config.auth.mfa.web_authn.1 = Some(boolean(value)?))),
     ("auth.passkey.enabled", |config, value| Ok(config.auth.passkey = Some(boolean(value)?))),
+    ("auth.oauth_server.enabled", |config, value| Ok(config.auth.oauth_server = Some(boolean(value)?))),
+    ("auth.oauth_server.authorization_url_path", |config, value| {
+        Ok(config.auth.authorization_url_path = Some(string(value)?))
+    }),
+    ("auth.oauth_server.allow_dynamic_registration", |config, value| {
+        Ok(config.auth.allow_dynamic_registration = Some(boolean(value)?))
+    }),
+    ("auth.captcha.enabled", |config, value| Ok(config.auth.captcha.enabled = Some(boolean(value)?))),
+    ("auth.captcha.provider", |config, value| Ok(config.auth.captcha.provider = Some(string(value)?))),
+    ("auth.captcha.secret", |config, value| Ok(config.auth.captcha.secret = Some(string(value)?))),
     ("auth.webauthn.rp_id", |config, value| Ok(config.auth.rp_id = Some(string(value)?))),
     ("auth.webauthn.rp_display_name", |config, value| Ok(config.auth.rp_display_name = Some(string(value)?))),
     ("auth.webauthn.rp_origins", |config, value| Ok(config.auth.rp_origins = Some(strings(value)?))),

@@ -319,6 +319,34 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "auth.single_session",
+        kind: Boolean,
+        default: "false",
+        doc: "Whoever signs in is signed out everywhere else",
+        set: |settings, text| {
+            let value = value::boolean(text)?;
+            with_auth(settings, |auth| auth.single_session = value);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "auth.captcha.url",
+        kind: Value("URL"),
+        default: "the provider's own",
+        doc: "The service that is asked about captcha tokens for auth.captcha, where it is another that speaks the same",
+        set: |settings, text| {
+            if !is_private(text) {
+                return Err(expected("an https:// address", text));
+            }
+            with_auth(settings, |auth| {
+                if let Some(captcha) = &mut auth.captcha {
+                    text.clone_into(&mut captcha.url);
+                }
+            });
+            Ok(())
+        },
+    },
+    Definition {
         name: "auth.sms.inbox",
         kind: Boolean,
         default: "false",

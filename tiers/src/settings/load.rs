@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-use ntier_auth::{External, SmsService, Smtp, Use, WebAuthn};
+use ntier_auth::{Captcha, External, Hook, SmsService, Smtp, Use, WebAuthn};
 use ntier_security::Secret;
 
 use super::{Definition, Kind, Mode, Settings, mails};
@@ -111,6 +111,8 @@ impl Loader {
         }
         self.mail_server(said);
         self.providers(said);
+        self.hooks(said);
+        self.captcha(said);
         self.message_service(said);
         let auth = self.settings.auth.as_ref();
         let no_mail = said.email_confirmations == Some(true) && auth.is_some_and(|auth| auth.smtp.is_none());
@@ -138,6 +140,7 @@ impl Loader {
         auth.mail_pause = said.max_frequency.unwrap_or(auth.mail_pause);
         auth.code_length = said.otp_length.unwrap_or(auth.code_length);
         auth.code_life = said.otp_expiry.unwrap_or(auth.code_life);
+        auth.typed_code_life = said.otp_expiry.unwrap_or(auth.typed_code_life);
         auth.phone = said.phone.unwrap_or(auth.phone);
         auth.phone_autoconfirm = said.phone_confirmations.map_or(auth.phone_autoconfirm, |needed| !needed);
         auth.passkeys = said.passkey.unwrap_or(auth.passkeys);
@@ -146,6 +149,10 @@ impl Loader {
             rp_display_name: said.rp_display_name.clone(),
             rp_origins: said.rp_origins.clone().unwrap_or_default(),
         };
+        let server = &mut auth.oauth_server;
+        server.enabled = said.oauth_server.unwrap_or(server.enabled);
+        server.consent_path = said.authorization_url_path.clone().unwrap_or(std::mem::take(&mut server.consent_path));
+        server.registration = said.allow_dynamic_registration.unwrap_or(server.registration);
         let mfa = &mut auth.mfa;
         mfa.most = said.mfa.max_enrolled_factors.unwrap_or(mfa.most);
         for (factor, (enroll, verify)) in
@@ -190,6 +197,40 @@ impl Loader {
             Some(SmsService { url: "https://api.twilio.com".into(), account, token: Secret::new(token), from });
         // Source: GoTrue, RATE_LIMIT_SMS_SENT.
         sms.per_hour = Some(said.sent.unwrap_or(30));
+    }
+
+    fn captcha(&mut self, said: &Auth) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        let said = &said.captcha;
+        if said.enabled != Some(true) {
+            return;
+        }
+        let provider = said.provider.as_deref().unwrap_or_default();
+        match (Captcha::url_of(provider), said.secret.clone().filter(|secret| !secret.is_empty())) {
+            (Some(url), Some(secret)) => {
+                auth.captcha = Some(Captcha { url: url.into(), secret: Secret::new(secret) });
+            }
+            (None, _) => {
+                let message = format!("auth.captcha.provider: expected hcaptcha or turnstile, found {provider:?}");
+                self.faults.push(Fault::error(Place::Together, message));
+            }
+            (_, None) => self.faults.push(Fault::error(Place::Together, "auth.captcha needs a secret")),
+        }
+    }
+
+    fn hooks(&mut self, said: &Auth) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        for (name, (uri, secrets)) in &said.hooks {
+            let fault = |why: &str| Fault::error(Place::Together, format!("auth.hook.{name}: {why}"));
+            let Some(place) = auth.hooks.of(name) else {
+                self.faults.push(fault("there is no such hook"));
+                continue;
+            };
+            match Hook::parse(uri.as_deref().unwrap_or_default(), secrets.as_deref().unwrap_or_default()) {
+                Ok(hook) => *place = Some(hook),
+                Err(why) => self.faults.push(fault(&why)),
+            }
+        }
     }
 
     fn providers(&mut self, said: &Auth) {

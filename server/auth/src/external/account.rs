@@ -176,6 +176,7 @@ impl Auth {
             identity: Some((provider, &profile.subject, Value::Object(data.clone()))),
             ..NewUser::default()
         };
+        self.before_user(visitor, &user).await?;
         let mut all = user.statements();
         let actor = Actor { id: &id, name: email.map_or("", |email| &email.address) };
         let traits = json!({ "provider": provider });
@@ -194,7 +195,9 @@ impl Auth {
         all.push(store::audit("login", "account", &actor, &visitor.address, &traits));
         all.extend(then(&id));
         all.push(store::select_user(&id));
-        store::last_user(&store::write(&self.database, all).await?)
+        let user = store::last_user(&store::write(&self.database, all).await?)?;
+        self.after_user(visitor, &user).await?;
+        Ok(user)
     }
 
     /// Whoever was invited by e-mail comes with an identity that has the same address.

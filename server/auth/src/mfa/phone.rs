@@ -42,6 +42,7 @@ impl Auth {
     pub(super) async fn challenge_phone(
         &self,
         visitor: &Visitor,
+        user: &str,
         factor: &Factor,
         asked: &Challenged,
     ) -> Result<Asked, Error> {
@@ -53,7 +54,7 @@ impl Auth {
         let at = row.text(1).and_then(|text| text.parse().ok());
         self.may_message(phone, &one_time::Sent { hash: String::new(), at })?;
         self.limit(Limit::Message, visitor, None).await?;
-        let (hash, message) = self.message(phone, channel)?;
+        let (hash, message) = self.message(user, phone, channel)?;
         Ok(Asked {
             otp_code: Some(hash),
             session_data: None,

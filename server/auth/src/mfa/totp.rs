@@ -18,7 +18,9 @@ impl Auth {
         let issuer = if issuer.is_empty() { host(&self.settings.site_url) } else { issuer };
         let uri = totp::uri(issuer, if user.email.is_empty() { &user.phone } else { &user.email }, &secret);
         let picture = QrCode::new(&uri).map_err(|_| Error::Incomplete)?;
-        let picture = picture.render::<svg::Color<'_>>().min_dimensions(200, 200).build();
+        // Clients make `data:image/svg+xml;utf-8,…` of it as it is, in which a `#` would begin a fragment.
+        let (dark, light) = (svg::Color("black"), svg::Color("white"));
+        let picture = picture.render().min_dimensions(200, 200).dark_color(dark).light_color(light).build();
         Ok(Enrolled {
             secret: Some(self.vault.seal(&secret, id).map_err(|_| Error::Random)?),
             phone: None,

@@ -4,7 +4,7 @@ use ntier_tests::service::{CLIENT, Provider, SECRET};
 use ntier_tests::{Answer, Backend, Who, World};
 use serde_json::{Value, json};
 
-use super::{PASSWORD, admin, in_fragment, post, refused, sign_in, sign_up, text, user};
+use super::{PASSWORD, admin, claims, in_fragment, post, refused, sign_in, sign_up, text, user};
 
 /// A node that knows the provider under three names, with more of `[auth]`.
 pub fn start(backend: Backend, provider: &Provider, more: &str) -> World {
@@ -66,12 +66,7 @@ fn people_come_from_providers(backend: Backend) {
     });
     assert_eq!((&ada["user_metadata"], &ada["identities"][0]["identity_data"]), (&expected, &expected));
     let token = in_fragment(&location, "access_token").unwrap();
-    let claims = token
-        .split('.')
-        .nth(1)
-        .map(|part| base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part));
-    let claims: Value = serde_json::from_slice(&claims.unwrap().unwrap()).unwrap();
-    assert_eq!(claims["amr"][0]["method"], "oauth");
+    assert_eq!(claims(&token)["amr"][0]["method"], "oauth");
     {
         let asked = provider.asked.lock().unwrap();
         let authorize = &asked[0];
@@ -279,6 +274,68 @@ fn id_tokens(backend: Backend) {
     );
 }
 
+/// Providers that an administrator adds while the node runs.
+fn providers_are_added(backend: Backend) {
+    let provider = Provider::start();
+    let world = start(backend, &provider, "");
+    let make = |body: &Value| admin(&world, "POST /admin/custom-providers", Some(body));
+    let body = json!({
+        "provider_type": "oidc", "identifier": "custom:shop", "name": "Shop", "client_id": CLIENT, "client_secret": SECRET,
+        "issuer": provider.url, "scopes": ["email"], "custom_claims_allowlist": ["team"], "attribute_mapping": { "name": "nick" },
+        "authorization_params": { "prompt": "login" },
+    });
+    let made = make(&body);
+    assert_eq!((made.status, made.json().get("client_secret")), (201, None), "{}", made.text());
+    assert!(!world.sql("select client_secret from auth.custom_oauth_providers").to_string().contains(SECRET), "sealed");
+    assert_eq!(refused(&make(&body)), (400, "conflict".into()));
+    provider
+        .next(json!({ "sub": "7", "email": "ada@example.com", "email_verified": true, "nick": "ada", "team": "red" }));
+    let ada = whoever(&world, &through(&world, "provider=custom%3Ashop"));
+    assert_eq!(ada["app_metadata"]["providers"], json!(["custom:shop"]));
+    assert_eq!(
+        (text(&ada["user_metadata"], "name"), &ada["user_metadata"]["custom_claims"]),
+        ("ada", &json!({ "team": "red" }))
+    );
+    let asked = provider.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        (asked.field("scope").as_deref(), asked.field("prompt").as_deref()),
+        (Some("openid email"), Some("login"))
+    );
+    // OAuth 2 with a profile of its own.
+    let url = |path: &str| format!("{}{path}", provider.url);
+    let body = json!({
+        "provider_type": "oauth2", "identifier": "custom:forge", "name": "Forge", "client_id": CLIENT, "client_secret": SECRET,
+        "authorization_url": url("/login/oauth/authorize"), "token_url": url("/login/oauth/access_token"), "userinfo_url": url("/api/v3/user"),
+        "attribute_mapping": { "sub": "id", "email": "contact.mail", "email_verified": true },
+    });
+    assert_eq!(make(&body).status, 201);
+    provider.next(json!({ "id": 99, "contact": { "mail": "bob@example.com" } }));
+    let bob = whoever(&world, &through(&world, "provider=custom:forge"));
+    assert_eq!((text(&bob, "email"), text(&bob["identities"][0], "id")), ("bob@example.com", "99"));
+    let listed = admin(&world, "GET /admin/custom-providers?type=oidc", None).json();
+    assert_eq!(listed["providers"].as_array().unwrap().len(), 1);
+    let line = |method: &str| format!("{method} /admin/custom-providers/custom:shop");
+    let changed = admin(&world, &line("PUT"), Some(&json!({ "enabled": false }))).json();
+    assert_eq!((&changed["enabled"], text(&changed, "name")), (&json!(false), "Shop"));
+    let mut ask = world.ask(&Who::Nobody, "GET /");
+    ask.move_to("/rest/v1/", "/auth/v1/authorize?provider=custom:shop");
+    assert_eq!(refused(&ask.send()), (400, "validation_failed".into()), "switched off");
+    assert_eq!(admin(&world, &line("DELETE"), None).status, 204);
+    assert_eq!(refused(&admin(&world, &line("GET"), None)), (404, "custom_provider_not_found".into()));
+    for (name, value) in [
+        ("issuer", "https://127.0.0.1:1"),
+        ("issuer", "http://example.com"),
+        ("identifier", "shop"),
+        ("provider_type", "saml"),
+    ] {
+        let mut body = json!({
+            "provider_type": "oidc", "identifier": "custom:x", "name": "X", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.url,
+        });
+        body[name] = value.into();
+        assert_eq!(refused(&make(&body)), (400, "validation_failed".into()), "{name}={value}");
+    }
+}
+
 macro_rules! with_a_provider {
     ($($name:ident),* $(,)?) => {
         mod embedded { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Embedded); })* }
@@ -292,4 +349,5 @@ with_a_provider!(
     security_a11_unverified_addresses_never_link,
     identities_are_linked_and_unlinked,
     id_tokens,
+    providers_are_added,
 );
