@@ -6,6 +6,7 @@
 
 mod definitions;
 mod load;
+mod mails;
 mod value;
 
 use std::net::{IpAddr, SocketAddr};

@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::mail::Notice;
 use crate::store::{self, Actor, sql};
 use crate::user::set_providers;
 use crate::visitor::Visitor;
@@ -52,7 +53,9 @@ impl Auth {
         };
         let traits = json!({ "identity_id": id, "provider": identity.provider, "provider_id": identity.id });
         let audit = store::audit("identity_unlinked", "user", &Actor::user(user), &visitor.address, &traits);
-        match store::write(&self.database, vec![alone, remove, address, set_providers(&user.id), audit]).await {
+        let mut all = vec![alone, remove, address, set_providers(&user.id), audit];
+        all.extend(self.notice(Notice::IdentityUnlinked, user, json!({ "Provider": identity.provider })));
+        match store::write(&self.database, all).await {
             Ok(_) => Ok(respond::json(200, &json!({}))),
             Err(Error::Changed(_)) => Err(gone().into()),
             Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {

@@ -73,7 +73,7 @@ impl Auth {
                 escaped(&text(message, "Subject")),
                 escaped(to),
                 escaped(&text(message, "Created")),
-                // Made here, of parts that were escaped.
+                // The project's own HTML, in which values are escaped; the page runs no scripts.
                 text(message, "HTML"),
             )
         };

@@ -1,6 +1,7 @@
 //! How often somebody may ask: buckets in PostgreSQL, so that all nodes know of each other's requests.
 //!
-//! Source of the numbers: GoTrue, `internal/conf/configuration.go`: 30 at once, and so many in five minutes.
+//! Source of the numbers: GoTrue, `internal/conf/configuration.go`: 30 at once, and so many in five minutes; where fewer are allowed in that
+//! time, no more at once.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -32,6 +33,25 @@ pub enum Limit {
     Mail,
 }
 
+/// How often one address may ask, where a project may say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Anonymous sign-ins in an hour.
+    pub anonymous: u32,
+    /// In five minutes: sign-ins and refreshes,
+    pub token: u32,
+    /// what signs up, sends a code or changes a user,
+    pub sign_up: u32,
+    /// and tokens that are shown.
+    pub verify: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { anonymous: 30, token: 150, sign_up: 30, verify: 30 }
+    }
+}
+
 /// So many may come at once.
 const BURST: f64 = 30.0;
 const FIVE_MINUTES: f64 = 300.0;
@@ -56,17 +76,19 @@ impl Limit {
         }
     }
 
-    /// A second.
-    fn refill(self) -> f64 {
-        match self {
-            Self::Token => 150.0 / FIVE_MINUTES,
-            Self::Factor => 15.0 / 60.0,
-            Self::SignUp | Self::User | Self::Verify | Self::Mail | Self::Passkey | Self::Message => {
-                30.0 / FIVE_MINUTES
-            }
-            Self::Registration => 10.0 / FIVE_MINUTES,
-            Self::Anonymous => 30.0 / HOUR,
-        }
+    /// So many at once, and in a second.
+    fn size_and_refill(self, rates: &Rates) -> (f64, f64) {
+        let rate = match self {
+            Self::Token => rates.token,
+            Self::SignUp | Self::User | Self::Mail | Self::Message => rates.sign_up,
+            Self::Verify => rates.verify,
+            Self::Passkey => 30,
+            Self::Factor => return (BURST, 15.0 / 60.0),
+            Self::Registration => return (BURST, 10.0 / FIVE_MINUTES),
+            // Those of an hour may come at once.
+            Self::Anonymous => return (f64::from(rates.anonymous), f64::from(rates.anonymous) / HOUR),
+        };
+        (BURST.min(f64::from(rate)), f64::from(rate) / FIVE_MINUTES)
     }
 }
 
@@ -74,10 +96,11 @@ impl Limit {
 type Bucket = (String, f64, f64);
 
 /// The buckets from which a request takes.
-fn buckets(limit: Limit, address: &str, account: Option<&str>) -> Vec<Bucket> {
+fn buckets(rates: &Rates, limit: Limit, address: &str, account: Option<&str>) -> Vec<Bucket> {
     let is_local = address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let more = if is_local { LOCAL } else { 1.0 };
-    let mut all = vec![(format!("{}|{}", limit.name(), network(address)), BURST * more, limit.refill() * more)];
+    let (size, refill) = limit.size_and_refill(rates);
+    let mut all = vec![(format!("{}|{}", limit.name(), network(address)), size * more, refill * more)];
     // However many addresses ask: nobody guesses one user's password for long.
     all.extend(account.map(|account| (format!("account|{account}"), BURST, 30.0 / FIVE_MINUTES)));
     all
@@ -97,7 +120,7 @@ fn network(address: &str) -> Cow<'_, str> {
 impl Auth {
     /// Counts the request, and refuses it where there were too many.
     pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
-        let mut buckets = buckets(limit, &visitor.address, account);
+        let mut buckets = buckets(&self.settings.rates, limit, &visitor.address, account);
         let most = match limit {
             Limit::Mail => self.settings.mails_per_hour,
             Limit::Message => self.settings.sms.per_hour,
@@ -133,7 +156,7 @@ mod tests {
 
     #[test]
     fn security_a6_buckets_are_gotrues() {
-        let of = |limit, address: &str| buckets(limit, address, None).remove(0);
+        let of = |limit, address: &str| buckets(&Rates::default(), limit, address, None).remove(0);
         for (limit, refill) in
             [(Limit::Token, 0.5), (Limit::SignUp, 0.1), (Limit::User, 0.1), (Limit::Anonymous, 30.0 / 3600.0)]
         {
@@ -146,8 +169,28 @@ mod tests {
     }
 
     #[test]
+    fn a_project_may_say_how_often() {
+        let rates = Rates { anonymous: 7200, token: 3000, sign_up: 6, verify: 60 };
+        for (limit, expected_size, expected_refill) in [
+            (Limit::Anonymous, 7200.0, 2.0),
+            (Limit::Token, 30.0, 10.0),
+            (Limit::SignUp, 6.0, 0.02),
+            (Limit::User, 6.0, 0.02),
+            (Limit::Mail, 6.0, 0.02),
+            (Limit::Message, 6.0, 0.02),
+            (Limit::Verify, 30.0, 0.2),
+            (Limit::Passkey, 30.0, 0.1),
+            (Limit::Factor, 30.0, 0.25),
+            (Limit::Registration, 30.0, 10.0 / 300.0),
+        ] {
+            let (_, size, refill) = buckets(&rates, limit, "203.0.113.7", None).remove(0);
+            assert!((size - expected_size).abs() < 1e-9 && (refill - expected_refill).abs() < 1e-9, "{limit:?}");
+        }
+    }
+
+    #[test]
     fn security_a7_an_account_has_a_bucket_of_its_own() {
-        let all = buckets(Limit::Token, "::1", Some("ada@example.com"));
+        let all = buckets(&Rates::default(), Limit::Token, "::1", Some("ada@example.com"));
         assert_eq!(all[1], ("account|ada@example.com".to_owned(), 30.0, 0.1));
     }
 }

@@ -1,11 +1,17 @@
-//! E-mails: what they say, and how they get into the queue.
+//! E-mails: what they are about, and how they get into the queue.
+
+mod words;
 
 use ntier_backing::database::Statement;
+use ntier_protocol::auth::user::User;
+use serde_json::{Map, Value, json};
 
+use crate::Auth;
 use crate::redirect;
 use crate::store::sql;
+pub use words::{Mails, NOTIFICATIONS, TEMPLATES};
 
-/// What an e-mail is about.
+/// What an e-mail is about that somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Confirmation,
@@ -17,7 +23,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub const ALL: [Self; 6] =
+        [Self::Confirmation, Self::Recovery, Self::MagicLink, Self::Invite, Self::EmailChange, Self::Reauthentication];
+
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Confirmation => "confirmation",
             Self::Recovery => "recovery",
@@ -39,26 +48,65 @@ impl Kind {
             Self::Reauthentication => "reauthentication",
         }
     }
+}
 
-    /// Subject, what to do, and the words of the link.
-    fn words(self) -> (&'static str, &'static str, &'static str) {
+/// What was done with an account, of which its owner is told (checklist A10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    PasswordChanged,
+    EmailChanged,
+    PhoneChanged,
+    IdentityLinked,
+    IdentityUnlinked,
+    FactorEnrolled,
+    FactorUnenrolled,
+}
+
+impl Notice {
+    pub const ALL: [Self; 7] = [
+        Self::PasswordChanged,
+        Self::EmailChanged,
+        Self::PhoneChanged,
+        Self::IdentityLinked,
+        Self::IdentityUnlinked,
+        Self::FactorEnrolled,
+        Self::FactorUnenrolled,
+    ];
+
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Confirmation => {
-                ("Confirm Your Signup", "Follow this link to confirm your user:", "Confirm your mail")
-            }
-            Self::Recovery => {
-                ("Reset Your Password", "Follow this link to reset the password for your user:", "Reset Password")
-            }
-            Self::MagicLink => ("Your Magic Link", "Follow this link to login:", "Log In"),
-            Self::Invite => ("You have been invited", "Follow this link to accept the invite:", "Accept the invite"),
-            Self::Reauthentication => ("Confirm reauthentication", "", ""),
-            Self::EmailChange => (
-                "Confirm Email Change",
-                "Follow this link to confirm the change of your email address:",
-                "Change Email",
-            ),
+            Self::PasswordChanged => "password_changed",
+            Self::EmailChanged => "email_changed",
+            Self::PhoneChanged => "phone_changed",
+            Self::IdentityLinked => "identity_linked",
+            Self::IdentityUnlinked => "identity_unlinked",
+            Self::FactorEnrolled => "mfa_factor_enrolled",
+            Self::FactorUnenrolled => "mfa_factor_unenrolled",
         }
     }
+}
+
+/// Whom an e-mail is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub id: &'a str,
+    pub email: &'a str,
+    /// What the user says of itself.
+    pub data: &'a Map<String, Value>,
+}
+
+impl<'a> About<'a> {
+    pub fn user(user: &'a User) -> Self {
+        Self { id: &user.id, email: &user.email, data: &user.user_metadata }
+    }
+}
+
+/// An e-mail as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    pub subject: String,
+    pub plain: String,
+    pub html: String,
 }
 
 /// The link that an e-mail carries.
@@ -67,34 +115,50 @@ pub fn link(url: &str, hash: &str, verification: &str, redirect: &str) -> String
     format!("{url}/verify?token={hash}&type={verification}&redirect_to={redirect}")
 }
 
-/// An e-mail into the queue.
-pub fn send(kind: Kind, recipient: &str, link: &str, code: &str) -> Statement {
-    let (subject, what, words) = kind.words();
-    let plain = format!("{subject}\n\n{what}\n{link}\n\nAlternatively, enter the code: {code}\n");
-    let html = format!(
-        "<h2>{subject}</h2>\n<p>{what}</p>\n<p><a href=\"{}\">{words}</a></p>\n<p>Alternatively, enter the code: {code}</p>\n",
-        escaped(link)
-    );
-    queue(kind, recipient, &plain, &html)
+impl Auth {
+    /// An e-mail into the queue; `more` is what it says besides what all say.
+    pub(crate) fn mail(&self, kind: Kind, recipient: &str, about: &About<'_>, more: Value) -> Statement {
+        queue(kind.name(), recipient, &self.settings.mails.write(kind, &self.values(about, more)))
+    }
+
+    /// Tells a user what was done with the account, at the address that it has had. Nothing where that is not wanted, or nobody delivers:
+    /// it is never a reason to refuse.
+    pub(crate) fn notice(&self, notice: Notice, user: &User, more: Value) -> Option<Statement> {
+        let mails = &self.settings.mails;
+        if !self.settings.mail || !mails.is_sent(notice) || user.email.is_empty() {
+            return None;
+        }
+        let mail = mails.write_notice(notice, &self.values(&About::user(user), more));
+        Some(queue(notice.name(), &user.email, &mail))
+    }
+
+    /// Likewise of a number that is another one, or the first one, from now on.
+    pub(crate) fn phone_notice(&self, user: &User, phone: &str) -> Option<Statement> {
+        if user.phone.is_empty() {
+            return self.notice(Notice::IdentityLinked, user, json!({ "Provider": "phone" }));
+        }
+        let more = json!({ "Phone": phone, "OldPhone": user.phone });
+        self.notice(Notice::PhoneChanged, user, more).filter(|_| user.phone != phone)
+    }
+
+    /// What a template may say.
+    fn values(&self, about: &About<'_>, more: Value) -> Value {
+        let mut values = json!({ "SiteURL": self.settings.site_url, "Email": about.email, "Data": about.data });
+        if let (Some(values), Value::Object(more)) = (values.as_object_mut(), more) {
+            values.extend(more);
+        }
+        values
+    }
 }
 
-/// Likewise one without a link.
-pub fn send_code(kind: Kind, recipient: &str, code: &str) -> Statement {
-    let (subject, ..) = kind.words();
-    let plain = format!("{subject}\n\nEnter the code: {code}\n");
-    let html = format!("<h2>{subject}</h2>\n<p>Enter the code: {code}</p>\n");
-    queue(kind, recipient, &plain, &html)
-}
-
-fn queue(kind: Kind, recipient: &str, plain: &str, html: &str) -> Statement {
-    let (subject, ..) = kind.words();
+fn queue(name: &str, recipient: &str, mail: &Mail) -> Statement {
     sql(
         "insert into ntier.mail (recipient, kind, subject, plain, html) values ($1, $2, $3, $4, $5)",
-        &[Some(recipient), Some(kind.name()), Some(subject), Some(plain), Some(html)],
+        &[Some(recipient), Some(name), Some(&mail.subject), Some(&mail.plain), Some(&mail.html)],
     )
 }
 
-/// As text in HTML, or in an attribute between double quotes.
+/// As text in HTML, or in an attribute between quotation marks.
 pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }

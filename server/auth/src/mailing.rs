@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::mail::{self, Kind};
+use crate::mail::{self, About, Kind};
 use crate::one_time::set_token;
 use crate::pkce;
 use crate::signup::{self, Address, unconfirmed};
@@ -48,7 +48,7 @@ impl Auth {
         challenge: Option<&str>,
     ) -> Result<(), Error> {
         let user = &account.user;
-        let mut all = self.send(kind, &user.id, &user.email, self.redirect(visitor), challenge)?;
+        let mut all = self.send(kind, &About::user(user), self.redirect(visitor), challenge)?;
         let audit = store::audit("user_recovery_requested", "user", &Actor::user(user), &visitor.address, &Value::Null);
         all.push(audit);
         store::write(&self.database, all).await.map(drop)
@@ -77,13 +77,8 @@ impl Auth {
             Some((account, tokens)) => {
                 self.may_mail(&tokens.confirmation)?;
                 let mut all = vec![forget_password(&account.user.id)];
-                all.extend(self.send(
-                    Kind::Confirmation,
-                    &account.user.id,
-                    &email,
-                    self.redirect(visitor),
-                    challenge,
-                )?);
+                let about = About::user(&account.user);
+                all.extend(self.send(Kind::Confirmation, &about, self.redirect(visitor), challenge)?);
                 store::write(&self.database, all).await?;
             }
             None if !asked.create_user || !self.settings.signup => {
@@ -94,7 +89,8 @@ impl Auth {
                 let new = unconfirmed(Address::Email(&email), None, asked.data.unwrap_or_default());
                 self.before_user(visitor, &new).await?;
                 let mut all = new.statements();
-                all.extend(self.send(Kind::Confirmation, &new.id, &email, self.redirect(visitor), challenge)?);
+                let about = About { id: &new.id, email: &email, data: &new.user_metadata };
+                all.extend(self.send(Kind::Confirmation, &about, self.redirect(visitor), challenge)?);
                 all.push(store::select_user(&new.id));
                 let user = store::last_user(&store::write(&self.database, all).await?)?;
                 self.after_user(visitor, &user).await?;
@@ -173,11 +169,11 @@ impl Auth {
             let all = match (asked.kind.as_str(), &user.new_email) {
                 ("signup", _) if user.email_confirmed_at.is_none() => {
                     self.may_mail(&tokens.confirmation)?;
-                    self.send(Kind::Confirmation, &user.id, &email, redirect, challenge)?
+                    self.send(Kind::Confirmation, &About::user(user), redirect, challenge)?
                 }
                 ("email_change", Some(new)) => {
                     self.may_mail(&tokens.change_new)?;
-                    self.send_change(&user.id, (&email, new), redirect, challenge)?
+                    self.send_change(&About::user(user), new, redirect, challenge)?
                 }
                 _ => Vec::new(),
             };
@@ -190,8 +186,9 @@ impl Auth {
         let asked: Mailing = request::read(body)?;
         let email = address(&asked.email)?;
         self.may_mail(&Sent::default())?;
-        let (id, mut all) = self.invited(&email, asked.data.unwrap_or_default()).await?;
-        all.extend(self.send(Kind::Invite, &id, &email, self.redirect(visitor), None)?);
+        let (id, data, mut all) = self.invited(&email, asked.data.unwrap_or_default()).await?;
+        let about = About { id: &id, email: &email, data: &data };
+        all.extend(self.send(Kind::Invite, &about, self.redirect(visitor), None)?);
         all.push(sql("update auth.users set invited_at = now() where id = $1", &[Some(&id)]));
         let traits = json!({ "user_id": id, "user_email": email });
         all.push(store::audit("user_invited", "team", &Actor::ADMIN, &visitor.address, &traits));
@@ -200,19 +197,24 @@ impl Auth {
         Ok(respond::json(200, &store::last_user(&answer)?))
     }
 
-    /// A user who is not confirmed: who is there already, or a new one.
-    async fn invited(&self, email: &str, data: Map<String, Value>) -> Result<(String, Vec<Statement>), Error> {
+    /// A user who is not confirmed: who is there already, or a new one; with what it says of itself.
+    async fn invited(
+        &self,
+        email: &str,
+        data: Map<String, Value>,
+    ) -> Result<(String, Map<String, Value>, Vec<Statement>), Error> {
         match store::by_email(&self.database, email).await? {
             Some((account, _)) if account.user.email_confirmed_at.is_some() => {
                 Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into())
             }
             Some((account, _)) => {
                 let forget = forget_password(&account.user.id);
-                Ok((account.user.id, vec![forget]))
+                Ok((account.user.id, account.user.user_metadata, vec![forget]))
             }
             None => {
                 let new = unconfirmed(Address::Email(email), None, data);
-                Ok((new.id.clone(), new.statements()))
+                let all = new.statements();
+                Ok((new.id, new.user_metadata, all))
             }
         }
     }
@@ -240,13 +242,13 @@ impl Auth {
                 (id, vec![set])
             }
             "invite" => {
-                let (id, mut all) = self.invited(&email, data).await?;
+                let (id, _, mut all) = self.invited(&email, data).await?;
                 all.push(set_token("confirmation", &id, &hash));
                 all.push(sql("update auth.users set invited_at = now() where id = $1", &[Some(&id)]));
                 (id, all)
             }
             "signup" => {
-                let (id, mut all) = self.invited(&email, data.clone()).await?;
+                let (id, _, mut all) = self.invited(&email, data.clone()).await?;
                 if found.is_some() {
                     all.push(merge("raw_user_meta_data", &id, &data));
                 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::limits::Limit;
+use crate::mail::Notice;
 use crate::settings::Use;
 use crate::store::{self, Actor, Way, sql};
 use crate::visitor::{SessionOf, SignedIn, Visitor};
@@ -308,6 +309,9 @@ impl Auth {
             ),
             store::audit("verification_attempted", "factor", &Actor::user(user), &visitor.address, &traits),
         ]);
+        if !factor.is_verified() {
+            statements.extend(self.notice(Notice::FactorEnrolled, user, json!({ "FactorType": kind.name() })));
+        }
         match store::write(&self.database, statements).await {
             Err(Error::Changed(_)) => return Err(wrong(kind).into()),
             done => done.map(drop)?,
@@ -366,6 +370,10 @@ impl Auth {
         let traits = json!({ "factor_id": factor.id, "factor_status": factor.status, "session_id": session.id });
         let actor = Actor::user(&who.account.user);
         all.push(store::audit("factor_unenrolled", "factor", &actor, &visitor.address, &traits));
+        if factor.is_verified() {
+            let more = json!({ "FactorType": factor.factor_type });
+            all.extend(self.notice(Notice::FactorUnenrolled, &who.account.user, more));
+        }
         store::write(&self.database, all).await?;
         Ok(respond::json(200, &json!({ "id": factor.id })))
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::mail::{self, Kind};
+use crate::mail::{self, About, Kind, Notice};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{forget_password, set_email, set_phone, set_providers};
@@ -94,16 +94,17 @@ impl Auth {
     pub(crate) fn send(
         &self,
         kind: Kind,
-        id: &str,
-        email: &str,
+        about: &About<'_>,
         redirect: &str,
         challenge: Option<&str>,
     ) -> Result<Vec<Statement>, Error> {
+        let About { id, email, .. } = *about;
         let column = if matches!(kind, Kind::Recovery | Kind::MagicLink) { "recovery" } else { "confirmation" };
         let (code, hash) = self.new_token(email)?;
         let hash = prefixed(hash, challenge);
         let link = mail::link(&self.settings.url, &hash, kind.verification(), redirect);
-        let mut all = vec![set_token(column, id, &hash), mail::send(kind, email, &link, &code)];
+        let more = json!({ "ConfirmationURL": link, "Token": code, "TokenHash": hash, "RedirectTo": redirect });
+        let mut all = vec![set_token(column, id, &hash), self.mail(kind, email, about, more)];
         all.extend(challenge.map(|challenge| pkce::remember(id, kind, challenge)));
         Ok(all)
     }
@@ -111,11 +112,12 @@ impl Auth {
     /// Likewise to both mailboxes of a user whose address is to change; to the new one alone where there is no old one.
     pub(crate) fn send_change(
         &self,
-        id: &str,
-        (old, new): (&str, &str),
+        about: &About<'_>,
+        new: &str,
         redirect: &str,
         challenge: Option<&str>,
     ) -> Result<Vec<Statement>, Error> {
+        let About { id, email: old, .. } = *about;
         let mut all = Vec::new();
         let mut hashes = [String::new(), String::new()];
         let addresses = [if self.settings.double_confirm { old } else { "" }, new];
@@ -123,7 +125,10 @@ impl Auth {
             let (code, token) = self.new_token(address)?;
             let token = prefixed(token, challenge);
             let link = mail::link(&self.settings.url, &token, Kind::EmailChange.verification(), redirect);
-            all.push(mail::send(Kind::EmailChange, address, &link, &code));
+            let more = json!({
+                "ConfirmationURL": link, "Token": code, "TokenHash": token, "RedirectTo": redirect, "NewEmail": new, "SendingTo": address,
+            });
+            all.push(self.mail(Kind::EmailChange, address, about, more));
             *hash = token;
         }
         all.push(sql(
@@ -273,6 +278,7 @@ impl Auth {
             return Ok(Verified::Half);
         }
         all.extend(consequences(shown, &account, visitor));
+        all.extend(self.notice_of(shown, &account));
         if by_link && asked.token_hash.starts_with(pkce::PREFIX) && asked.is_link {
             all.push(pkce::issue(id, if asked.kind == "email" { "magiclink" } else { &asked.kind }));
             let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
@@ -286,6 +292,18 @@ impl Auth {
         all.extend(new.statements(id, visitor));
         let answer = self.apply_proof(all).await?.ok_or_else(expired)?;
         Ok(Verified::Session(Box::new(self.begun(&new, store::last_user(&answer)?, None).await?)))
+    }
+
+    /// What the user is told of it.
+    fn notice_of(&self, shown: Shown, account: &Account) -> Option<Statement> {
+        let user = &account.user;
+        match (shown, &user.new_email, &user.new_phone) {
+            (Shown::ChangeCurrent | Shown::ChangeNew, Some(new), _) => {
+                self.notice(Notice::EmailChanged, user, json!({ "Email": new, "OldEmail": user.email }))
+            }
+            (Shown::PhoneChange, _, Some(new)) => self.phone_notice(user, new),
+            _ => None,
+        }
     }
 
     /// `None` where somebody else has used the token a moment before.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::mail::{self, Kind};
+use crate::mail::{About, Kind};
 use crate::sms::Channel;
 use crate::store::{self, Account, Actor, sql};
 use crate::visitor::{SignedIn, Visitor};
@@ -43,7 +43,7 @@ impl Auth {
             let (code, hash) = self.new_token(&user.email)?;
             let set =
                 "update auth.users set reauthentication_token = $2, reauthentication_sent_at = now() where id = $1";
-            let mail = mail::send_code(Kind::Reauthentication, &user.email, &code);
+            let mail = self.mail(Kind::Reauthentication, &user.email, &About::user(user), json!({ "Token": code }));
             vec![sql(set, &[Some(&user.id), Some(&hash)]), mail]
         };
         let actor = Actor::user(user);

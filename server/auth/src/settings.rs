@@ -4,6 +4,8 @@ use crate::captcha::Captcha;
 use crate::delivery::Smtp;
 use crate::external::External;
 use crate::hooks::Hooks;
+use crate::limits::Rates;
+use crate::mail::Mails;
 use crate::oauth_server::OAuthServer;
 use crate::sms::Sms;
 use ntier_security::password::{Letters, Policy};
@@ -40,6 +42,10 @@ pub struct Settings {
     pub smtp: Option<Smtp>,
     /// E-mails in an hour, of the whole project; `None` where they go nowhere.
     pub mails_per_hour: Option<u32>,
+    /// What they say.
+    pub mails: Mails,
+    /// How often people may ask.
+    pub rates: Rates,
     /// Seconds between two e-mails to one user about one thing.
     pub mail_pause: i64,
     /// Digits of a code.
@@ -123,6 +129,8 @@ impl Default for Settings {
             mail: false,
             smtp: None,
             mails_per_hour: None,
+            mails: Mails::default(),
+            rates: Rates::default(),
             mail_pause: 60,
             code_length: 6,
             code_life: 3600,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::Auth;
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::mail::Kind;
+use crate::mail::{About, Kind};
 use crate::pkce;
 use crate::respond;
 use crate::sms::{Channel, channel};
@@ -236,21 +236,24 @@ impl Auth {
                 self.may_send(visitor, address, &tokens.confirmation).await?;
                 // Who signed up before may have been somebody else, who waits for the owner of the mailbox to confirm: what that one
                 // said is void, and so is the link that was sent for it.
-                let data = Value::Object(data).to_string();
+                let said = json!(data).to_string();
                 let text = "update auth.users set encrypted_password = $2, raw_user_meta_data = $3::jsonb, updated_at = now() \
                     where id = $1 and email_confirmed_at is null and phone_confirmed_at is null";
-                let anew = sql(text, &[Some(&account.user.id), Some(hash), Some(&data)]);
+                let anew = sql(text, &[Some(&account.user.id), Some(hash), Some(&said)]);
                 (account.user.id, vec![anew])
             }
             None => {
                 self.may_send(visitor, address, &Sent::default()).await?;
-                let new = unconfirmed(address, Some(hash), data);
+                let new = unconfirmed(address, Some(hash), data.clone());
                 self.before_user(visitor, &new).await?;
                 (new.id.clone(), new.statements())
             }
         };
         all.extend(match address {
-            Address::Email(email) => self.send(Kind::Confirmation, &id, email, self.redirect(visitor), challenge)?,
+            Address::Email(email) => {
+                let about = About { id: &id, email, data: &data };
+                self.send(Kind::Confirmation, &about, self.redirect(visitor), challenge)?
+            }
             Address::Phone(phone, channel) => self.send_code("confirmation", &id, phone, channel)?,
         });
         let actor = Actor { id: &id, name };

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::limits::Limit;
+use crate::mail::{About, Notice};
 use crate::mfa::is_second;
 use crate::pkce;
 use crate::signup;
@@ -78,6 +79,7 @@ impl Auth {
             let audit =
                 store::audit("user_updated_password", "user", &Actor::user(user), &visitor.address, &Value::Null);
             all.push(audit);
+            all.extend(self.notice(Notice::PasswordChanged, user, Value::Null));
         }
         if let Some(data) = &asked.data {
             all.push(merge("raw_user_meta_data", &user.id, data));
@@ -93,7 +95,7 @@ impl Auth {
                 self.may_mail(&sent.map(|(_, tokens)| tokens.change_new).unwrap_or_default())?;
                 let challenge = pkce::challenge(&asked.challenge)?;
                 self.limit(Limit::Mail, visitor, None).await?;
-                all.extend(self.send_change(&user.id, (&user.email, email), self.redirect(visitor), challenge)?);
+                all.extend(self.send_change(&About::user(user), email, self.redirect(visitor), challenge)?);
             }
         }
         if let Some(phone) = &phone {
@@ -102,6 +104,7 @@ impl Auth {
             }
             if self.settings.phone_autoconfirm {
                 all.extend(set_phone(&user.id, phone, true));
+                all.extend(self.phone_notice(user, phone));
             } else {
                 let channel = channel(&asked.channel)?;
                 let sent = store::by_next_phone(&self.database, phone).await?;

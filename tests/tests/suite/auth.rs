@@ -2,6 +2,7 @@
 
 mod external;
 mod hooks;
+mod mails;
 mod oauth_server;
 mod passkeys;
 

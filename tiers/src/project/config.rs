@@ -4,7 +4,7 @@
 //! for each section. Values of the form `env(NAME)` are taken from the environment, as the Supabase CLI does.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ntier_security::password::Letters;
 use toml_edit::{Document, Item, TableLike, Value};
@@ -56,6 +56,9 @@ pub struct Auth {
     pub smtp: Smtp,
     /// E-mails in an hour.
     pub email_sent: Option<u32>,
+    /// By their names: `auth.email.template` and `auth.email.notification`.
+    pub mails: BTreeMap<String, Mail>,
+    pub rates: Rates,
     pub site_url: Option<String>,
     pub additional_redirect_urls: Option<Vec<String>>,
     pub double_confirm_changes: Option<bool>,
@@ -82,6 +85,44 @@ pub struct Auth {
     pub hooks: BTreeMap<String, (Option<String>, Option<String>)>,
     /// By their names; those that are switched on.
     pub external: BTreeMap<String, External>,
+}
+
+/// An e-mail in words of the project's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// Of a notification.
+    pub enabled: Option<bool>,
+    pub subject: Option<Said>,
+    pub content: Option<Said>,
+    /// Relative to the project, or to the folder `supabase`.
+    pub content_path: Option<Said>,
+}
+
+/// A text that has lines of its own, and where it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub text: String,
+    path: PathBuf,
+    line: usize,
+    /// Between `"""`: its lines are lines of the file.
+    is_block: bool,
+}
+
+impl Said {
+    /// The place of one of its lines.
+    pub fn place(&self, line: usize) -> Place {
+        let more = if self.is_block { line.saturating_sub(1) } else { 0 };
+        Place::File { path: self.path.clone(), line: self.line + more }
+    }
+}
+
+/// How often people may ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub anonymous_users: Option<u32>,
+    pub token_refresh: Option<u32>,
+    pub sign_in_sign_ups: Option<u32>,
+    pub token_verifications: Option<u32>,
 }
 
 /// Who tells people from programs.
@@ -209,6 +250,13 @@ impl Reader<'_> {
             self.config.auth.sms.test_otp.insert((*phone).to_owned(), code.to_owned());
             return;
         }
+        if let (["auth", "email", "template" | "notification", name, key], true) = (path, known::is_known(path)) {
+            if let Err(message) = self.mail(name, key, value, at) {
+                let place = self.place(value.span().map_or(at, |span| span.start));
+                self.faults.push(Fault::error(place, format!("{}: {message}", path.join("."))));
+            }
+            return;
+        }
         let named = match path {
             ["auth", section @ ("external" | "hook"), name, key] if known::is_known(path) => {
                 Some((*section, *name, *key))
@@ -251,6 +299,39 @@ impl Reader<'_> {
             let place = self.place(value.span().map_or(at, |span| span.start));
             self.faults.push(Fault::error(place, format!("{key}: {message}")));
         }
+    }
+
+    /// A key of `auth.email.template.…` or `auth.email.notification.…`.
+    fn mail(&mut self, name: &str, key: &str, value: &Value, at: usize) -> Result<(), String> {
+        let mail = self.config.auth.mails.entry(name.to_owned()).or_default();
+        if key == "enabled" {
+            mail.enabled = Some(boolean(value)?);
+            return Ok(());
+        }
+        let text = string(value)?;
+        let text = match environment_name(&text) {
+            Some(name) => {
+                (self.environment)(name).ok_or_else(|| format!("the environment variable {name} is not set"))?
+            }
+            None => text,
+        };
+        let span = value.span().unwrap_or(at..at);
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        let block = written.strip_prefix("\"\"\"").or_else(|| written.strip_prefix("'''"));
+        // A line break right behind the quotation marks does not count.
+        let is_below = block.is_some_and(|text| text.starts_with(['\n', '\r']));
+        let said = Some(Said {
+            text,
+            path: self.path.to_owned(),
+            line: line_of(self.text, span.start) + usize::from(is_below),
+            is_block: block.is_some(),
+        });
+        match key {
+            "subject" => mail.subject = said,
+            "content" => mail.content = said,
+            _ => mail.content_path = said,
+        }
+        Ok(())
     }
 
     fn unknown(&mut self, path: &[&str], at: usize) {
@@ -343,6 +424,18 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.email.smtp.admin_email", |config, value| Ok(config.auth.smtp.admin_email = Some(string(value)?))),
     ("auth.email.smtp.sender_name", |config, value| Ok(config.auth.smtp.sender_name = Some(string(value)?))),
     ("auth.rate_limit.email_sent", |config, value| Ok(config.auth.email_sent = Some(number(value, 1, 1_000_000)?))),
+    ("auth.rate_limit.anonymous_users", |config, value| {
+        Ok(config.auth.rates.anonymous_users = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.token_refresh", |config, value| {
+        Ok(config.auth.rates.token_refresh = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.sign_in_sign_ups", |config, value| {
+        Ok(config.auth.rates.sign_in_sign_ups = Some(number(value, 1, 1_000_000)?))
+    }),
+    ("auth.rate_limit.token_verifications", |config, value| {
+        Ok(config.auth.rates.token_verifications = Some(number(value, 1, 1_000_000)?))
+    }),
     ("auth.site_url", |config, value| Ok(config.auth.site_url = Some(string(value)?))),
     ("auth.additional_redirect_urls", |config, value| Ok(config.auth.additional_redirect_urls = Some(strings(value)?))),
     ("auth.email.double_confirm_changes", |config, value| {
@@ -522,6 +615,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_read() {
+        let (config, faults) = read(
+            "[auth.rate_limit]\nanonymous_users = 1\ntoken_refresh = 2\nsign_in_sign_ups = 3\ntoken_verifications = 0\n",
+        );
+        let rates = config.auth.rates;
+        assert_eq!((rates.anonymous_users, rates.token_refresh, rates.sign_in_sign_ups), (Some(1), Some(2), Some(3)));
+        let expected =
+            "error: config.toml:5: auth.rate_limit.token_verifications: expected a number from 1 to 1000000, found 0";
+        assert_eq!(faults, [expected]);
+    }
+
+    #[test]
     fn a_file_that_is_no_toml_has_a_line() {
         let (_, faults) = read("[api]\nport = \n");
         assert_eq!(faults.len(), 1);
@@ -549,6 +654,30 @@ mod tests {
     }
 
     #[test]
+    fn mails_know_their_lines() {
+        let (config, faults) = read(
+            "[auth.email.template.invite]\nsubject = \"a\"\ncontent = \"\"\"\n<p>\n\"\"\"\n[auth.email.template.recovery]\n\
+             content_path = \"./x.html\"\n[auth.email.notification.password_changed]\nenabled = false\nsubject = 7\n\
+             [auth.email.notification.email_changed]\nenabled = true\nsubject = 7\n[auth.email.template.invitation]\nsubject = \"a\"\n",
+        );
+        let mails = &config.auth.mails;
+        let invite = &mails["invite"];
+        let place = |line: usize| Place::File { path: "config.toml".into(), line };
+        assert_eq!(invite.subject.as_ref().unwrap().place(1), place(2));
+        let content = invite.content.as_ref().unwrap();
+        assert_eq!((content.text.as_str(), content.place(2)), ("<p>\n", place(5)));
+        assert_eq!(mails["recovery"].content_path.as_ref().unwrap().text, "./x.html");
+        assert_eq!(mails["password_changed"].enabled, Some(false));
+        assert_eq!(
+            faults,
+            [
+                "warning: config.toml:14: unknown key auth.email.template.invitation",
+                "error: config.toml:13: auth.email.notification.email_changed.subject: expected a string, found 7",
+            ]
+        );
+    }
+
+    #[test]
     fn the_environment_may_have_the_value() {
         assert_eq!(read("[api]\nport = \"env(PORT)\"").0.api.port, Some(6000));
         let (_, faults) = read("[api]\nport = \"env(NONE)\"");
@@ -557,6 +686,11 @@ mod tests {
 
     #[test]
     fn the_supported_keys_are_known() {
+        let templates = ntier_auth::TEMPLATES.map(|name| ["auth", "email", "template", name, "content_path"]);
+        let notifications = ntier_auth::NOTIFICATIONS.map(|name| ["auth", "email", "notification", name, "enabled"]);
+        for path in templates.iter().chain(&notifications) {
+            assert!(known::is_known(path), "{path:?}");
+        }
         for (key, _) in SUPPORTED {
             assert!(known::is_known(&key.split('.').collect::<Vec<_>>()), "{key}");
         }

@@ -7,7 +7,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use ntier_auth::{Captcha, External, Hook, SmsService, Smtp, Use, WebAuthn};
 use ntier_security::Secret;
 
-use super::{Definition, Kind, Mode, Settings};
+use super::{Definition, Kind, Mode, Settings, mails};
 use crate::fault::{Fault, Place};
 use crate::project::config::Auth;
 use crate::project::statements::line_of;
@@ -47,6 +47,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     if let (Some(path), Source::Folder(folder)) = (named, &project.source) {
         loader.settings.signing_keys = Some(folder.join(path));
     }
+    loader.mails(&project);
     loader.file(&base.join("ntier.toml"));
     loader.environment(&sources.environment, &sources.directory);
     loader.flags(&sources.flags, &sources.directory);
@@ -160,6 +161,17 @@ impl Loader {
             *factor = Use { enroll: enroll.unwrap_or(factor.enroll), verify: verify.unwrap_or(factor.verify) };
         }
         auth.manual_linking = said.enable_manual_linking.unwrap_or(auth.manual_linking);
+        let (said, rates) = (&said.rates, &mut auth.rates);
+        rates.anonymous = said.anonymous_users.unwrap_or(rates.anonymous);
+        rates.token = said.token_refresh.unwrap_or(rates.token);
+        rates.sign_up = said.sign_in_sign_ups.unwrap_or(rates.sign_up);
+        rates.verify = said.token_verifications.unwrap_or(rates.verify);
+    }
+
+    /// What e-mails say, of the file and of those that it names.
+    fn mails(&mut self, project: &Project) {
+        let Some(auth) = &mut self.settings.auth else { return };
+        self.faults.extend(mails::read(&mut auth.mails, project));
     }
 
     fn message_service(&mut self, said: &Auth) {

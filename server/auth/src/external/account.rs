@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::linking::{self, Candidate, Decision, Facts, Policy, Refusal};
 use super::profile::Profile;
 use crate::error::Error;
-use crate::mail::Kind;
+use crate::mail::{About, Kind, Notice};
 use crate::signup::{self, Confirmed, NewUser};
 use crate::store::{self, Account, Actor, By, sql};
 use crate::user::{EMAIL_EXISTS, merge, set_providers};
@@ -92,12 +92,14 @@ impl Auth {
                     all.extend(cleanse(&user));
                 }
                 all.extend(attach(visitor, &account, arrival));
+                all.extend(self.linked(&account.user, provider));
                 all.extend(confirmed_by(&account.user, arrival)?);
                 user
             }
             Decision::Attach { user } => {
                 let account = self.may_come_in(&user).await?;
                 all.extend(attach(visitor, &account, arrival));
+                all.extend(self.linked(&account.user, provider));
                 all.extend(first_address(&account.user, profile, facts.is_taken)?);
                 user
             }
@@ -108,6 +110,10 @@ impl Auth {
         all.extend(then(&id));
         all.push(store::select_user(&id));
         store::last_user(&store::write(&self.database, all).await?)
+    }
+
+    fn linked(&self, user: &User, provider: &str) -> Option<Statement> {
+        self.notice(Notice::IdentityLinked, user, json!({ "Provider": provider }))
     }
 
     async fn linking_facts(&self, arrival: &Arrival<'_>) -> Result<Facts, Error> {
@@ -167,7 +173,7 @@ impl Auth {
             app_metadata: json!({ "provider": provider, "providers": [provider] }),
             user_metadata: data.clone(),
             email_confirmed: if email.is_some() && is_confirmed { Confirmed::Taken } else { Confirmed::No },
-            identity: Some((provider, &profile.subject, Value::Object(data))),
+            identity: Some((provider, &profile.subject, Value::Object(data.clone()))),
             ..NewUser::default()
         };
         self.before_user(visitor, &user).await?;
@@ -178,7 +184,8 @@ impl Auth {
         if let Some(email) = email.filter(|_| !is_confirmed) {
             // The account is there, and waits for its owner.
             self.may_mail(&Sent::default()).map_err(|_| refused(Refusal::Unverified, provider))?;
-            all.extend(self.send(Kind::Confirmation, &id, &email.address, arrival.target, None)?);
+            let about = About { id: &id, email: &email.address, data: &data };
+            all.extend(self.send(Kind::Confirmation, &about, arrival.target, None)?);
             store::write(&self.database, all).await?;
             let message = format!(
                 "Unverified email with {provider}. A confirmation email has been sent to your {provider} email"
