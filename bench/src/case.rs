@@ -27,6 +27,16 @@ pub const BY_KEY: Case = Case {
     has: "/details/colour",
 };
 
+pub const ONE_ROW: Case = Case {
+    name: "POST one row",
+    method: "POST",
+    path: "/events",
+    body: r#"{"body":"hello"}"#,
+    status: 201,
+    rows: 0,
+    has: "",
+};
+
 const CASES: &[Case] = &[
     BY_KEY,
     Case {
@@ -47,15 +57,7 @@ const CASES: &[Case] = &[
         rows: 1,
         has: "/parts/1/name",
     },
-    Case {
-        name: "POST one row",
-        method: "POST",
-        path: "/events",
-        body: r#"{"body":"hello"}"#,
-        status: 201,
-        rows: 0,
-        has: "",
-    },
+    ONE_ROW,
 ];
 
 /// The cases whose name contains this, in any case of letters.

@@ -1,6 +1,8 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
-//! statements in the same transactions on the same server, in one run. README.md says how to read it.
+//! statements in the same transactions on the same server, in one run. `bench auth`: sign-in on both, beside bcrypt and the data API.
+//! README.md says how to read them.
 
+mod auth;
 mod case;
 mod ceiling;
 mod load;
@@ -16,10 +18,11 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 fn main() -> ExitCode {
-    let bench = Command::new("bench").about("Measures the data API").subcommand_required(true);
-    let matches = bench.subcommands([rest(), soak()]).get_matches();
+    let bench = Command::new("bench").about("Measures the data API and sign-in").subcommand_required(true);
+    let matches = bench.subcommands([rest(), auth(), soak()]).get_matches();
     let measured = match matches.subcommand() {
         Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
+        Some(("auth", flags)) => auth_options(flags).map(|options| auth::auth(&options)),
         Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
         _ => None,
     };
@@ -47,16 +50,36 @@ fn soak_options(flags: &ArgMatches) -> Option<soak::Options> {
 }
 
 fn rest() -> Command {
+    Command::new("rest").about("Requests of a signed-in user, beside pgbench").arg(binary()).args(of_a_run())
+}
+
+fn auth() -> Command {
+    let requests = Arg::new("requests").long("requests").value_name("N").default_value("200");
+    let requests = requests.value_parser(value_parser!(u16).range(2..=1000));
+    Command::new("auth")
+        .about(
+            "Sign-in, beside bcrypt and the data API; what others notice of it, and what the time of an answer tells",
+        )
+        .args([binary(), requests.help("Of each of two kinds whose times are compared")])
+        .args(of_a_run())
+}
+
+fn of_a_run() -> [Arg; 5] {
     let path = || value_parser!(PathBuf);
     let count = || value_parser!(u32).range(1..);
-    Command::new("rest").about("Requests of a signed-in user, beside pgbench").args([
-        binary(),
+    [
         Arg::new("seconds").long("seconds").default_value("8").value_parser(count()).help("For each measurement"),
         Arg::new("rounds").long("rounds").default_value("1").value_parser(count()).help("The middle one counts"),
-        Arg::new("only").long("only").value_name("NAME").default_value("").help("Only cases whose name contains this"),
+        Arg::new("only").long("only").value_name("NAME").default_value("").help("Only what has this in its name"),
         Arg::new("json").long("json").value_name("FILE").value_parser(path()).help("Keeps all that was measured"),
         Arg::new("quick").long("quick").action(ArgAction::SetTrue).help("One second for each, to try it"),
-    ])
+    ]
+}
+
+fn auth_options(flags: &ArgMatches) -> Option<auth::Options> {
+    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
+    let requests = if flags.get_flag("quick") { 20 } else { usize::from(*flags.get_one::<u16>("requests")?) };
+    Some(auth::Options { binary, seconds, warm_up, rounds, requests, only, json })
 }
 
 fn options(flags: &ArgMatches) -> Option<run::Options> {

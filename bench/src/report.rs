@@ -104,7 +104,7 @@ fn round(measured: &Measured) -> Value {
     })
 }
 
-fn answered(answered: &Answered) -> Value {
+pub fn answered(answered: &Answered) -> Value {
     let Answered { requests, rate, p50_ms, p99_ms, raw } = answered;
     json!({ "requests": requests, "requests_per_second": rate, "p50_ms": p50_ms, "p99_ms": p99_ms, "said": raw })
 }
@@ -118,6 +118,6 @@ fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn processors() -> usize {
+pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(0, std::num::NonZero::get)
 }

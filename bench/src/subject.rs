@@ -16,6 +16,8 @@ pub struct Subject {
     pub node: Node,
     /// `apikey` and `authorization`.
     pub headers: [(&'static str, String); 2],
+    /// `authorization` of whoever may do everything.
+    pub admin: String,
     binary: PathBuf,
     flags: Vec<String>,
     folder: TempDir,
@@ -23,10 +25,21 @@ pub struct Subject {
 
 impl Subject {
     pub fn start(name: &'static str, binary: &Path, database_url: Option<String>) -> Result<Self, String> {
+        Self::start_project(name, binary, database_url, &project(), &[])
+    }
+
+    /// Likewise on another project, with more flags.
+    pub fn start_project(
+        name: &'static str,
+        binary: &Path,
+        database_url: Option<String>,
+        project: &Path,
+        more: &[&str],
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|cause| cause.to_string())?;
-        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("project").to_string_lossy().into_owned();
-        let mut flags = vec!["--project".to_owned(), project];
+        let mut flags = vec!["--project".to_owned(), project.to_string_lossy().into_owned()];
         flags.extend(database_url.into_iter().flat_map(|url| ["--database-url".to_owned(), url]));
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
         let node = start(binary, folder.path(), &flags)?;
         let keys = std::fs::read(folder.path().join("keys.json")).map_err(|cause| cause.to_string())?;
         let keys: Value = serde_json::from_slice(&keys).map_err(|cause| cause.to_string())?;
@@ -35,10 +48,13 @@ impl Subject {
             "sub": "00000000-0000-4000-8000-000000000001", "role": "authenticated", "aud": "authenticated",
             "exp": now() + 86_400,
         });
-        let token = sign(&claims.to_string(), &SigningKey::Hmac(text("jwt_secret").as_bytes()));
-        let token = token.map_err(|cause| cause.to_string())?;
-        let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", format!("Bearer {token}"))];
-        Ok(Self { name, node, headers, binary: binary.to_owned(), flags, folder })
+        let bearer = |claims: &Value| {
+            let token = sign(&claims.to_string(), &SigningKey::Hmac(text("jwt_secret").as_bytes()));
+            token.map(|token| format!("Bearer {token}")).map_err(|cause| cause.to_string())
+        };
+        let admin = bearer(&json!({ "role": "service_role", "exp": now() + 86_400 }))?;
+        let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", bearer(&claims)?)];
+        Ok(Self { name, node, headers, admin, binary: binary.to_owned(), flags, folder })
     }
 
     /// Asks once, and looks at the answer.
@@ -70,6 +86,11 @@ impl Subject {
         self.node = start(&self.binary, self.folder.path(), &self.flags)?;
         Ok(())
     }
+}
+
+/// The tables that are asked for.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("project")
 }
 
 fn start(binary: &Path, data: &Path, flags: &[String]) -> Result<Node, String> {

@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod authenticator;
 pub mod directory;
+pub mod mail;
 pub mod node;
 pub mod npm;
 pub mod postgres;

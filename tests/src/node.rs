@@ -46,8 +46,23 @@ impl Node {
     /// # Panics
     /// When it is not there.
     pub fn start_program(program: &Path, command: &str, data: &Path, more: &[&str]) -> Result<Self, String> {
+        Self::start_program_in(&[], program, command, data, more)
+    }
+
+    /// Likewise, in this environment beside ours.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn start_program_in(
+        environment: &[(String, String)],
+        program: &Path,
+        command: &str,
+        data: &Path,
+        more: &[&str],
+    ) -> Result<Self, String> {
         let mut command_line = Command::new(program);
         command_line.args([command, "--listen", "127.0.0.1:0", "--data"]).arg(data).args(more);
+        command_line.envs(environment.iter().map(|(name, value)| (name, value)));
         Self::spawn(command_line, data)
     }
 

@@ -30,6 +30,8 @@ pub struct World {
     pub agent: ureq::Agent,
     command: &'static str,
     flags: Vec<String>,
+    /// Of the node, beside ours.
+    environment: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -64,7 +66,7 @@ impl World {
             }
             Backend::Server => Some(template::clone_server()),
         };
-        Self::on(command, backend, folder, &directory::project(), database_url, more)
+        Self::on(command, backend, folder, &directory::project(), database_url, more, &[])
     }
 
     /// A world on another project, from nothing.
@@ -72,8 +74,16 @@ impl World {
     /// # Panics
     /// When it cannot be started.
     pub fn start_project(backend: Backend, project: &Path) -> Self {
+        Self::start_project_in(backend, project, &[])
+    }
+
+    /// Likewise, in this environment beside ours.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_project_in(backend: Backend, project: &Path, environment: &[(&str, &str)]) -> Self {
         let database_url = (backend == Backend::Server).then(template::empty_server);
-        Self::on("serve", backend, tempfile::tempdir().unwrap(), project, database_url, &[])
+        Self::on("serve", backend, tempfile::tempdir().unwrap(), project, database_url, &[], environment)
     }
 
     /// Likewise of `ntier dev`.
@@ -82,7 +92,7 @@ impl World {
     /// When it cannot be started.
     pub fn start_dev_project(backend: Backend, project: &Path, more: &[&str]) -> Self {
         let database_url = (backend == Backend::Server).then(template::empty_server);
-        Self::on("dev", backend, tempfile::tempdir().unwrap(), project, database_url, more)
+        Self::on("dev", backend, tempfile::tempdir().unwrap(), project, database_url, more, &[])
     }
 
     fn on(
@@ -92,6 +102,7 @@ impl World {
         project: &Path,
         database_url: Option<String>,
         more: &[&str],
+        environment: &[(&str, &str)],
     ) -> Self {
         let data = folder.path().join("data");
         let mut flags = vec!["--project".to_owned(), project.to_string_lossy().into_owned()];
@@ -99,9 +110,11 @@ impl World {
             flags.extend(["--database-url".to_owned(), url.clone()]);
         }
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
-        let node = Node::start(command, &data, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let environment: Vec<_> =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let node = start(&environment, command, &data, &flags);
         let keys = node::keys(&data);
-        Self { backend, node, keys, database_url, agent: agent(), command, flags, folder }
+        Self { backend, node, keys, database_url, agent: agent(), command, flags, environment, folder }
     }
 
     /// Kills the node and starts it again.
@@ -118,7 +131,7 @@ impl World {
     /// # Panics
     /// When it cannot be started.
     pub fn another(&self) -> Node {
-        Node::start(self.command, &self.data(), &self.flags.iter().map(String::as_str).collect::<Vec<_>>())
+        start(&self.environment, self.command, &self.data(), &self.flags)
     }
 
     pub fn data(&self) -> PathBuf {
@@ -217,6 +230,12 @@ impl World {
             self.ask(&Who::Service, &format!("GET /{name}")).send().status != 404
         });
     }
+}
+
+fn start(environment: &[(String, String)], command: &str, data: &Path, flags: &[String]) -> Node {
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    Node::start_program_in(environment, &directory::program(), command, data, &flags)
+        .unwrap_or_else(|said| panic!("ntier {command} ended: {said}"))
 }
 
 /// Seconds since 1970.

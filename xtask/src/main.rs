@@ -15,6 +15,8 @@ cargo xtask <command>
   tidy     checks the arrows between the rooms, module comments and forbidden names
   bench    `bench rest`: the data API beside pgbench, as ratios (bench/README.md); --only NAME, --seconds N, --rounds N,
            --quick, --json FILE, and --binary PATH for a build that is there already
+           `bench auth`: sign-in beside bcrypt and the data API, what others notice of it, and what the time of an answer
+           tells; the same flags, and --requests N
            `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";
@@ -53,7 +55,8 @@ fn bench() -> Result<(), String> {
         run::cargo(&["build", "--release", "--package", "ntier-cli"])?;
         arguments.extend(["--binary", "target/release/ntier"].map(String::from));
     }
-    let mut all = vec!["run", "--quiet", "--package", "ntier-bench", "--"];
+    // It hashes passwords too, to tell how long the node needs for one: so it is built as the node is.
+    let mut all = vec!["run", "--quiet", "--release", "--package", "ntier-bench", "--"];
     all.extend(arguments.iter().map(String::as_str));
     run::cargo(&all)
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::run;
 
-/// A package, and a program that says whether it is there.
+/// A package, and a program or file that says whether it is there.
 pub struct Package {
     name: &'static str,
     program: &'static str,
@@ -14,14 +14,19 @@ pub struct Package {
 
 const POSTGRESQL: Package =
     Package { name: "postgresql", program: "/usr/lib/postgresql/*/bin/postgres", why: "a PostgreSQL server" };
-const OPENSSL: Package = Package { name: "openssl", program: "openssl", why: "a certificate for that server" };
+const OPENSSL: Package = Package { name: "openssl", program: "openssl", why: "certificates for servers" };
 const NODEJS: Package = Package { name: "nodejs", program: "node", why: "supabase-js as a client" };
 const NPM: Package = Package { name: "npm", program: "npm", why: "to install supabase-js" };
 const CHROMIUM: Package = Package { name: "chromium", program: "chromium", why: "sign-in in a browser" };
+const MAIL: Package = Package {
+    name: "python3-aiosmtpd",
+    program: "/usr/lib/python3/dist-packages/aiosmtpd/smtp.py",
+    why: "a mail server that asks for TLS and a password",
+};
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 
-pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, CURL, NODEJS, NPM, CHROMIUM];
+pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM];
 pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.
@@ -52,7 +57,7 @@ fn apt(arguments: &[&str]) -> Result<(), String> {
     run::command(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// A name is looked for in the search path; a `*` stands for one folder.
+/// A name is looked for in the search path; a `*` in a path stands for one folder.
 fn is_there(program: &str) -> bool {
     if let Some((before, after)) = program.split_once("/*/") {
         let folders = std::fs::read_dir(before).into_iter().flatten().flatten();

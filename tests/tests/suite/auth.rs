@@ -5,6 +5,7 @@ mod hooks;
 mod mails;
 mod oauth_server;
 mod passkeys;
+mod smtp;
 
 use ntier_tests::{Answer, Backend, Who, World, on_both};
 use serde_json::{Value, json};
@@ -923,38 +924,6 @@ with_an_inbox!(
     invitations
 );
 
-/// A mail server, as simple as one can be; gives each message as it came.
-fn mail_server(listener: std::net::TcpListener) -> std::sync::mpsc::Receiver<String> {
-    use std::io::{BufRead, BufReader, Write};
-    let (sender, messages) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (Ok(mut stream), sender) = (stream, sender.clone()) else { break };
-            std::thread::spawn(move || -> std::io::Result<()> {
-                let mut lines = BufReader::new(stream.try_clone()?).lines();
-                stream.write_all(b"220 here\r\n")?;
-                while let Some(line) = lines.next() {
-                    let line = line?;
-                    let reply: &[u8] = match line.get(..4).unwrap_or_default() {
-                        "QUIT" => return Ok(()),
-                        "DATA" => {
-                            stream.write_all(b"354 go on\r\n")?;
-                            let text: Vec<String> =
-                                lines.by_ref().map_while(Result::ok).take_while(|line| line != ".").collect();
-                            let _ = sender.send(text.join("\n"));
-                            b"250 taken\r\n"
-                        }
-                        _ => b"250 fine\r\n",
-                    };
-                    stream.write_all(reply)?;
-                }
-                Ok(())
-            });
-        }
-    });
-    messages
-}
-
 /// A mail server that is away for a while loses nothing, and nothing stays in the queue.
 fn mail_is_delivered(backend: Backend) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -977,7 +946,7 @@ fn mail_is_delivered(backend: Backend) {
             .as_array()
             .is_some_and(|rows| !rows.is_empty())
     });
-    let messages = mail_server(std::net::TcpListener::bind(address).unwrap());
+    let messages = ntier_tests::mail::take_everything(std::net::TcpListener::bind(address).unwrap());
     let message = messages.recv_timeout(ntier_tests::node::PATIENCE).expect("it comes in the end");
     for part in [
         "From: \"The Shop\" <no-reply@example.com>",
