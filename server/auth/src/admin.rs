@@ -247,8 +247,7 @@ impl Auth {
     /// Only the length counts: an admin may give a first password that is to be changed.
     async fn hash_any(&self, password: &str) -> Result<String, Error> {
         if password.len() > password::LONGEST {
-            let longest = password::LONGEST;
-            return Err(Refused::invalid(format!("Password cannot be longer than {longest} characters")).into());
+            return Err(signup::too_long().into());
         }
         self.hashing.hash(password).await
     }
@@ -257,9 +256,7 @@ impl Auth {
     async fn apply(&self, all: Vec<database::Statement>) -> Result<Response<Bytes>, Error> {
         match store::write(&self.database, all).await {
             Ok(answer) => Ok(respond::json(200, &store::last_user(&answer)?)),
-            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {
-                Err(exists(&refusal.message).into())
-            }
+            Err(Error::Taken(what)) => Err(exists(&what).into()),
             Err(error) => Err(error),
         }
     }

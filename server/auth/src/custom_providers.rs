@@ -110,7 +110,7 @@ impl Auth {
                 *response.status_mut() = StatusCode::CREATED;
                 Ok(response)
             }
-            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {
+            Err(Error::Taken(_)) => {
                 let message = "A custom OAuth provider with this identifier already exists";
                 Err(Refused::new(400, Code::Conflict, message).into())
             }

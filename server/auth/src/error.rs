@@ -13,6 +13,9 @@ pub enum Error {
     OAuth(#[from] wire::OAuthError),
     #[error("the database refused: {0}")]
     Database(#[from] database::Error),
+    /// Something of that name is there already; nothing was done.
+    #[error("{0}")]
+    Taken(String),
     /// What was decided upon has changed meanwhile; nothing was done.
     #[error("{0} has changed meanwhile")]
     Changed(String),
@@ -27,10 +30,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// A refusal by `ntier.expect` is told apart.
+    /// A refusal by `ntier.expect`, and one by a unique index, are told apart.
     pub fn of(error: database::Error) -> Self {
         match error {
             database::Error::Refused(refusal) if refusal.code == "NT001" => Self::Changed(refusal.message),
+            database::Error::Refused(refusal) if refusal.code == "23505" => Self::Taken(refusal.message),
             other => Self::Database(other),
         }
     }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::Response;
-use ntier_backing::database;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use serde_json::json;
 use uuid::Uuid;
@@ -58,7 +57,7 @@ impl Auth {
         match store::write(&self.database, all).await {
             Ok(_) => Ok(respond::json(200, &json!({}))),
             Err(Error::Changed(_)) => Err(gone().into()),
-            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {
+            Err(Error::Taken(_)) => {
                 let message = "Unable to unlink identity due to email conflict";
                 Err(Refused::new(422, Code::EmailConflictIdentityNotDeletable, message).into())
             }

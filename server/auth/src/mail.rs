@@ -118,6 +118,14 @@ pub fn link(url: &str, hash: &str, verification: &str, redirect: &str) -> String
 impl Auth {
     /// An e-mail into the queue; `more` is what it says besides what all say.
     pub(crate) fn mail(&self, kind: Kind, recipient: &str, about: &About<'_>, more: Value) -> Statement {
+        if self.settings.hooks.send_email.is_some() {
+            let text = |name: &str| more[name].as_str().unwrap_or_default().to_owned();
+            let data = json!({
+                "token": text("Token"), "token_hash": text("TokenHash"), "redirect_to": text("RedirectTo"),
+                "email_action_type": kind.verification(),
+            });
+            return self.mail_by_hook(about.id, recipient, data);
+        }
         queue(kind.name(), recipient, &self.settings.mails.write(kind, &self.values(about, more)))
     }
 
@@ -127,6 +135,14 @@ impl Auth {
         let mails = &self.settings.mails;
         if !self.settings.mail || !mails.is_sent(notice) || user.email.is_empty() {
             return None;
+        }
+        if self.settings.hooks.send_email.is_some() {
+            let text = |name: &str| more[name].as_str().unwrap_or_default().to_owned();
+            let data = json!({
+                "email_action_type": format!("{}_notification", notice.name()), "old_email": user.email, "old_phone": text("OldPhone"),
+                "provider": text("Provider"), "factor_type": text("FactorType"),
+            });
+            return Some(self.mail_by_hook(&user.id, &user.email, data));
         }
         let mail = mails.write_notice(notice, &self.values(&About::user(user), more));
         Some(queue(notice.name(), &user.email, &mail))
@@ -139,6 +155,20 @@ impl Auth {
         }
         let more = json!({ "Phone": phone, "OldPhone": user.phone });
         self.notice(Notice::PhoneChanged, user, more).filter(|_| user.phone != phone)
+    }
+
+    /// What the project's own sender is told, in the place of an e-mail. Source: GoTrue, `mailer.EmailData`.
+    pub(crate) fn mail_by_hook(&self, user: &str, recipient: &str, data: Value) -> Statement {
+        let mut all = json!({ "site_url": self.settings.site_url, "token_new": "", "token_hash_new": "" });
+        if let (Some(all), Value::Object(data)) = (all.as_object_mut(), data) {
+            all.extend(data);
+        }
+        sql(
+            "insert into ntier.mail (channel, recipient, kind, subject, plain, html) \
+             select 'hook', $2, 'send_email', '', json_build_object('user', ntier.auth_user(u), 'email_data', $3::json)::text, '' \
+             from auth.users u where u.id = $1",
+            &[Some(user), Some(recipient), Some(&all.to_string())],
+        )
     }
 
     /// What a template may say.

@@ -118,24 +118,39 @@ impl Auth {
         challenge: Option<&str>,
     ) -> Result<Vec<Statement>, Error> {
         let About { id, email: old, .. } = *about;
+        let by_hook = self.settings.hooks.send_email.is_some();
         let mut all = Vec::new();
-        let mut hashes = [String::new(), String::new()];
+        let (mut codes, mut hashes) = ([String::new(), String::new()], [String::new(), String::new()]);
         let addresses = [if self.settings.double_confirm { old } else { "" }, new];
-        for (address, hash) in addresses.into_iter().zip(&mut hashes).filter(|(address, _)| !address.is_empty()) {
+        for (at, address) in addresses.into_iter().enumerate().filter(|(_, address)| !address.is_empty()) {
             let (code, token) = self.new_token(address)?;
             let token = prefixed(token, challenge);
+            (codes[at], hashes[at]) = (code.clone(), token.clone());
+            if by_hook {
+                continue;
+            }
             let link = mail::link(&self.settings.url, &token, Kind::EmailChange.verification(), redirect);
             let more = json!({
                 "ConfirmationURL": link, "Token": code, "TokenHash": token, "RedirectTo": redirect, "NewEmail": new, "SendingTo": address,
             });
             all.push(self.mail(Kind::EmailChange, address, about, more));
-            *hash = token;
         }
         all.push(sql(
             "update auth.users set email_change = $2, email_change_token_current = $3, email_change_token_new = $4, \
              email_change_sent_at = now(), email_change_confirm_status = 0 where id = $1",
             &[Some(id), Some(new), Some(&hashes[0]), Some(&hashes[1])],
         ));
+        if by_hook {
+            let ([old_code, new_code], [old_hash, new_hash]) = (codes, hashes);
+            // Both in one, under GoTrue's names: the old mailbox gets `token` and `token_hash_new`, the new one `token_new` and
+            // `token_hash`; where the new one alone confirms, it gets `token` and `token_hash`.
+            let (token, token_new) = if old_code.is_empty() { (new_code, old_code) } else { (old_code, new_code) };
+            let data = json!({
+                "token": token, "token_hash": new_hash, "token_new": token_new, "token_hash_new": old_hash, "redirect_to": redirect,
+                "email_action_type": Kind::EmailChange.verification(), "old_email": old,
+            });
+            all.push(self.mail_by_hook(id, new, data));
+        }
         all.extend(challenge.map(|challenge| pkce::remember(id, Kind::EmailChange, challenge)));
         Ok(all)
     }

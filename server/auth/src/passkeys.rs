@@ -164,7 +164,7 @@ impl Auth {
         match store::write(&self.database, all).await {
             Ok(answer) => Ok(respond::json(200, &shown(&answer)?)),
             Err(Error::Changed(_)) => Err(too_many().into()),
-            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {
+            Err(Error::Taken(_)) => {
                 let message = "This credential is already registered";
                 Err(Refused::new(422, Code::WebAuthnCredentialExists, message).into())
             }

@@ -40,6 +40,7 @@ pub fn error(error: &Error, version: Version) -> Response<Bytes> {
         Error::Database(database::Error::Deadline) => (Refused { status: 504, ..Refused::unexpected() }, None),
         Error::OAuth(refused) => return json(refused.status, &refused.body()),
         Error::Database(_)
+        | Error::Taken(_)
         | Error::Changed(_)
         | Error::Incomplete
         | Error::Hashing

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use ntier_backing::database::{self, Statement};
+use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, SignUp};
 use ntier_protocol::auth::user::User;
@@ -203,7 +203,7 @@ impl Auth {
                 Ok(respond::json(200, &self.begun(&new, user, None).await?))
             }
             // Somebody else was a moment faster.
-            Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => Err(exists().into()),
+            Err(Error::Taken(_)) => Err(exists().into()),
             Err(error) => Err(error),
         }
     }
@@ -325,10 +325,7 @@ impl Auth {
 
     pub(crate) fn check_password(&self, password: &str) -> Result<(), Error> {
         password::check(password, self.settings.password).map_err(|fault| match fault {
-            password::Fault::TooLong => {
-                let longest = password::LONGEST;
-                Refused::invalid(format!("Password cannot be longer than {longest} characters")).into()
-            }
+            password::Fault::TooLong => too_long().into(),
             password::Fault::Weak { message, reasons } => Refused::weak(message, reasons).into(),
         })
     }
@@ -388,6 +385,10 @@ fn pretended(address: Address<'_>, data: &Map<String, Value>, now: &str) -> Valu
         "confirmation_sent_at": now, "app_metadata": { "provider": provider, "providers": [provider] }, "user_metadata": data,
         "identities": [], "created_at": now, "updated_at": now, "is_anonymous": false,
     })
+}
+
+pub fn too_long() -> Refused {
+    Refused::invalid(format!("Password cannot be longer than {} characters", password::LONGEST))
 }
 
 pub fn email(text: &str) -> Result<String, Error> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use ntier_backing::database::{self, Statement};
+use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, UserUpdate};
 use ntier_protocol::auth::user::Factor;
@@ -36,9 +36,7 @@ impl Auth {
             attempt += 1;
             match self.try_to_update(visitor, &asked).await {
                 Err(Error::Changed(_)) if attempt < ATTEMPTS => {}
-                Err(Error::Database(database::Error::Refused(refusal))) if refusal.code == "23505" => {
-                    return Err(exists(&refusal.message).into());
-                }
+                Err(Error::Taken(what)) => return Err(exists(&what).into()),
                 done => return done,
             }
         }

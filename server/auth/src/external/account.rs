@@ -43,10 +43,8 @@ impl Auth {
                 Err(Error::Changed(what)) if what == "the flow" => {
                     return Err(Refused::new(400, Code::FlowStateAlreadyUsed, "State has already been used").into());
                 }
-                Err(Error::Changed(_)) if attempt < ATTEMPTS => {}
-                // Somebody with the same address or identity was a moment faster.
-                Err(Error::Database(database::Error::Refused(refusal)))
-                    if refusal.code == "23505" && attempt < ATTEMPTS => {}
+                // Perhaps somebody with the same address or identity was a moment faster.
+                Err(Error::Changed(_) | Error::Taken(_)) if attempt < ATTEMPTS => {}
                 done => return done,
             }
         }
@@ -92,6 +90,7 @@ impl Auth {
                     all.extend(cleanse(&user));
                 }
                 all.extend(attach(visitor, &account, arrival));
+                all.push(merge("raw_user_meta_data", &user, &profile.identity_data()));
                 all.extend(self.linked(&account.user, provider));
                 all.extend(confirmed_by(&account.user, arrival)?);
                 user
@@ -223,6 +222,7 @@ impl Auth {
         let mut all = vec![sql(spend, &[Some(&user.id), Some(&tokens.confirmation.hash)])];
         all.extend(cleanse(&user.id));
         all.extend(attach(visitor, &account, arrival));
+        all.push(merge("raw_user_meta_data", &user.id, &arrival.profile.identity_data()));
         all.push(confirm(&user.id));
         let traits = json!({ "provider": arrival.provider });
         all.push(store::audit("invite_accepted", "account", &Actor::user(user), &visitor.address, &traits));
@@ -238,7 +238,6 @@ fn attach(visitor: &Visitor, account: &Account, arrival: &Arrival<'_>) -> Vec<St
     let traits = json!({ "provider": arrival.provider, "provider_id": arrival.profile.subject });
     vec![
         signup::identity(&user.id, arrival.provider, &arrival.profile.subject, &Value::Object(data.clone())),
-        merge("raw_user_meta_data", &user.id, &data),
         set_providers(&user.id),
         store::audit("identity_linked", "user", &Actor::user(user), &visitor.address, &traits),
     ]
