@@ -149,9 +149,9 @@ impl Auth {
             (&Method::GET, ["user", "oauth", "grants"]) => self.grants(visitor).await,
             (&Method::DELETE, ["user", "oauth", "grants"]) => self.revoke_grant(visitor).await,
             (method, ["passkeys", rest @ ..]) => self.passkeys(method, rest, visitor, body).await,
-            (&Method::POST, ["recover"]) => self.recover(visitor, body).await,
-            (&Method::POST, ["otp" | "magiclink"]) => self.otp(visitor, body).await,
-            (&Method::POST, ["resend"]) => self.resend(visitor, body).await,
+            (&Method::POST, ["recover"]) => mailing::level(Box::pin(self.recover(visitor, body))).await,
+            (&Method::POST, ["otp" | "magiclink"]) => mailing::level(Box::pin(self.otp(visitor, body))).await,
+            (&Method::POST, ["resend"]) => mailing::level(Box::pin(self.resend(visitor, body))).await,
             (&Method::POST, ["invite"]) => {
                 self.require_admin(visitor)?;
                 self.invite(visitor, body).await

@@ -117,6 +117,12 @@ fn network(address: &str) -> Cow<'_, str> {
     }
 }
 
+/// The next e-mail is asked for too soon; so many seconds are left.
+pub(crate) fn too_soon(left: i64) -> Error {
+    let message = format!("For security purposes, you can only request this after {left} seconds.");
+    Refused::new(429, Code::OverEmailSendRateLimit, message).into()
+}
+
 impl Auth {
     /// Counts the request, and refuses it where there were too many.
     pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
@@ -147,6 +153,33 @@ impl Auth {
         let taken = answer.results.first().and_then(|result| result.rows.first()?.text(0).map(|text| text == "t"));
         let refused = || Refused::new(429, Code::OverRequestRateLimit, "Request rate limit reached").into();
         if taken.ok_or(Error::Incomplete)? { Ok(()) } else { Err(refused()) }
+    }
+
+    /// One e-mail in a while is asked for, of a kind and for an address, whether somebody has it or not: else the refusal would tell
+    /// (checklist A4).
+    pub(crate) async fn pause(&self, kind: &str, email: &str) -> Result<(), Error> {
+        let pause = self.settings.mail_pause;
+        if pause <= 0 {
+            return Ok(());
+        }
+        let (key, seconds) = (format!("mail|{kind}|{email}"), pause.to_string());
+        let key = Some(key.as_str());
+        let statements = vec![
+            sql("select ntier.take(array[$1::text], array[1::float8], array[1 / $2::float8])", &[key, Some(&seconds)]),
+            sql(
+                "select greatest(1, ceil((1 - tokens) / refill))::bigint from ntier.rate_limits where key = $1",
+                &[key],
+            ),
+        ];
+        let session =
+            Some(Session { settings: vec![("synchronous_commit".into(), "off".to_owned())], isolation: None });
+        let answer = self.database.run(Batch { session, statements, ..Batch::default() }).await.map_err(Error::of)?;
+        let said = |at: usize| answer.results.get(at).and_then(|result| result.rows.first()?.text(0));
+        match (said(0), said(1).and_then(|left| left.parse().ok())) {
+            (Some("t"), _) => Ok(()),
+            (Some(_), Some(left)) => Err(too_soon(left)),
+            _ => Err(Error::Incomplete),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What sends an e-mail because somebody asks for it: recovery, magic links and codes, repetitions; and the admin's invitations and links.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Response;
 use ntier_backing::database::Statement;
@@ -8,6 +10,7 @@ use ntier_protocol::auth::request::{self, GenerateLink, Mailing, Otp};
 use ntier_protocol::auth::user::User;
 use ntier_security::one_time::{self, Sent};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::limits::Limit;
@@ -21,6 +24,18 @@ use crate::user::{EMAIL_EXISTS, forget_password, merge};
 use crate::visitor::Visitor;
 use crate::{Auth, respond};
 
+/// Answers come at even times, so that theirs does not tell whether there was something to do (checklist A4).
+const STEP: Duration = Duration::from_millis(25);
+
+/// Takes a whole number of steps for some work, and one at least.
+pub(crate) async fn level<T>(work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let done = work.await;
+    let steps = start.elapsed().as_nanos() / STEP.as_nanos() + 1;
+    tokio::time::sleep_until(start + STEP * u32::try_from(steps).unwrap_or(1)).await;
+    done
+}
+
 impl Auth {
     /// Nobody learns whether there is such a user.
     pub(crate) async fn recover(&self, visitor: &Visitor, body: &Bytes) -> Result<Response<Bytes>, Error> {
@@ -31,11 +46,11 @@ impl Auth {
         let email = self.email(&asked.email)?;
         let challenge = pkce::challenge(&asked.challenge)?;
         self.limit(Limit::Mail, visitor, None).await?;
+        self.may_mail(&Sent::default())?;
+        self.pause("recovery", &email).await?;
         if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
             self.may_mail(&tokens.recovery)?;
             self.recovery(visitor, &account, Kind::Recovery, challenge).await?;
-        } else {
-            self.may_mail(&Sent::default())?;
         }
         Ok(respond::json(200, &json!({})))
     }
@@ -164,6 +179,8 @@ impl Auth {
         let email = self.email(&asked.email)?;
         let challenge = pkce::challenge(&asked.challenge)?;
         self.limit(Limit::Mail, visitor, None).await?;
+        self.may_mail(&Sent::default())?;
+        self.pause(&asked.kind, &email).await?;
         if let Some((account, tokens)) = store::by_email(&self.database, &email).await? {
             let (user, redirect) = (&account.user, self.redirect(visitor));
             let all = match (asked.kind.as_str(), &user.new_email) {

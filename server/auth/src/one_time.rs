@@ -11,7 +11,7 @@ use ntier_security::one_time::{self, Sent};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::limits::Limit;
+use crate::limits::{Limit, too_soon};
 use crate::mail::{self, About, Kind, Notice};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
 use crate::store::{self, Account, Actor, sql};
@@ -167,13 +167,7 @@ impl Auth {
         if !self.settings.mail {
             return Err(Refused::new(500, Code::UnexpectedFailure, "Error sending confirmation email").into());
         }
-        match before.pause(self.settings.mail_pause, now()) {
-            Some(left) => {
-                let message = format!("For security purposes, you can only request this after {left} seconds.");
-                Err(Refused::new(429, Code::OverEmailSendRateLimit, message).into())
-            }
-            None => Ok(()),
-        }
+        before.pause(self.settings.mail_pause, now()).map_or(Ok(()), |left| Err(too_soon(left)))
     }
 
     /// Where the link of an e-mail leads in the end.

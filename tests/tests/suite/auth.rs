@@ -725,6 +725,74 @@ fn security_a11_nobody_prepares_an_account_for_another(backend: Backend) {
     assert_eq!(sign_in(&world, "dan@example.com", thief).status, 400);
 }
 
+/// Nobody learns who is there: not by an answer, and not by a refusal. `cargo xtask bench auth` shows that the time of an answer does not
+/// tell it either.
+fn security_a4_nobody_learns_who_is_there(backend: Backend) {
+    let config = "[auth.email]\nenable_confirmations = true\n[auth.email.smtp]\nhost = \"127.0.0.1\"\nport = 1\n\
+         admin_email = \"no-reply@example.com\"\n";
+    let world = project(backend, config, "");
+    let signed_up = |password: &str| {
+        let answer = post(&world, "/signup", &json!({ "email": "ada@example.com", "password": password }));
+        let fields: Vec<_> = answer.json().as_object().unwrap().keys().cloned().collect();
+        (answer.status, fields)
+    };
+    let first = signed_up(PASSWORD);
+    world.sql("update auth.users set email_confirmed_at = now(), confirmation_token = ''");
+    assert_eq!(signed_up("another horse battery"), first, "as if nobody had that address");
+    let alike = |path: &str, body: &dyn Fn(&str) -> Value| {
+        let [known, unknown] = ["ada@example.com", "nobody@example.com"].map(|email| {
+            let answer = post(&world, path, &body(email));
+            // But for the seconds that are left.
+            (answer.status, answer.text().replace(|letter: char| letter.is_ascii_digit(), ""))
+        });
+        assert_eq!(known, unknown, "{path}");
+        known.0
+    };
+    let wrong = |email: &str| json!({ "email": email, "password": "a wrong horse battery" });
+    assert_eq!(alike("/token?grant_type=password", &wrong), 400);
+    // What was asked for a moment ago is refused, also where there was nothing to send.
+    let email = |email: &str| json!({ "email": email });
+    assert_eq!([alike("/recover", &email), alike("/recover", &email)], [200, 429]);
+    for kind in ["signup", "email_change"] {
+        let again = |email: &str| json!({ "type": kind, "email": email });
+        assert_eq!([alike("/resend", &again), alike("/resend", &again)], [200, 429], "{kind}");
+    }
+    assert_eq!(world.sql("select id from ntier.mail where recipient like 'nobody%'"), json!([]));
+}
+
+/// Sessions end after a while, when nobody uses them, and where a project wants it so, when their user signs in elsewhere.
+fn security_t5_sessions_end(backend: Backend) {
+    let world = project(
+        backend,
+        "[auth.sessions]\ntimebox = \"24h\"\ninactivity_timeout = \"8h\"\n",
+        "[auth]\nsingle_session = true\n",
+    );
+    let ada = sign_up(&world, "ada@example.com");
+    for (column, before, after) in [("refreshed_at", "7 hours", "9 hours"), ("created_at", "23 hours", "25 hours")] {
+        let session = sign_in(&world, "ada@example.com", PASSWORD).json();
+        assert_eq!(refused(&user(&world, &ada)), (403, "session_not_found".into()), "one at a time");
+        let age = |age: &str| {
+            world.sql("update auth.sessions set refreshed_at = now()");
+            world.sql(&format!("update auth.sessions set {column} = now() - interval '{age}'"))
+        };
+        age(before);
+        let next = refresh(&world, text(&session, "refresh_token"));
+        assert_eq!(next.status, 200, "{column}: {}", next.text());
+        age(after);
+        let over = refused(&refresh(&world, text(&next.json(), "refresh_token")));
+        assert_eq!(over, (400, "session_expired".into()), "{column}");
+    }
+}
+
+/// A node in a folder with these two files.
+fn project(backend: Backend, config: &str, settings: &str) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("supabase")).unwrap();
+    std::fs::write(folder.path().join("supabase/config.toml"), config).unwrap();
+    std::fs::write(folder.path().join("ntier.toml"), settings).unwrap();
+    World::start_project(backend, folder.path())
+}
+
 fn recoveries(backend: Backend) {
     let world = World::start_dev(backend, &[]);
     let ada = sign_up(&world, "ada@example.com");
@@ -907,14 +975,16 @@ fn security_a10_reauthentication(backend: Backend) {
     );
 }
 
-/// Each in `ntier dev`, on both databases.
-macro_rules! with_an_inbox {
+/// Each with a node of its own, on both databases.
+macro_rules! with_a_node {
     ($($name:ident),*) => {
         mod mailed_embedded { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Embedded); })* }
         mod mailed_server { $(#[test] fn $name() { super::$name(ntier_tests::Backend::Server); })* }
     };
 }
-with_an_inbox!(
+with_a_node!(
+    security_a4_nobody_learns_who_is_there,
+    security_t5_sessions_end,
     security_a11_nobody_prepares_an_account_for_another,
     security_a10_reauthentication,
     proofs,
