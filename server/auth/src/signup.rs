@@ -15,6 +15,7 @@ use crate::Auth;
 use crate::error::Error;
 use crate::limits::Limit;
 use crate::mail::{About, Kind};
+use crate::mailing::level;
 use crate::pkce;
 use crate::respond;
 use crate::sms::{Channel, channel};
@@ -161,7 +162,8 @@ impl Auth {
         let mut user_metadata = asked.data.unwrap_or_default();
         if !confirmed {
             let address = if by_email { Address::Email(&address) } else { Address::Phone(&address, channel) };
-            return self.sign_up_unconfirmed(visitor, address, &hash, user_metadata, challenge).await;
+            let signing_up = self.sign_up_unconfirmed(visitor, address, &hash, user_metadata, challenge);
+            return level(Box::pin(signing_up)).await;
         }
         if let Some(account) = store::find(&self.database, by).await? {
             let traits = json!({ "provider": provider });
@@ -226,6 +228,7 @@ impl Auth {
         let is_new = found.is_none();
         let (id, mut all) = match found {
             Some((account, _)) if address.is_confirmed(&account.user) => {
+                self.pause_signup(address).await?;
                 let actor = Actor::user(&account.user);
                 let audit = store::audit("user_repeated_signup", "user", &actor, &visitor.address, &traits);
                 let answer = store::write(&self.database, vec![audit, sql("select ntier.utc(now())", &[])]).await?;
@@ -234,6 +237,7 @@ impl Auth {
             }
             Some((account, tokens)) => {
                 self.may_send(visitor, address, &tokens.confirmation).await?;
+                self.pause_signup(address).await?;
                 // Who signed up before may have been somebody else, who waits for the owner of the mailbox to confirm: what that one
                 // said is void, and so is the link that was sent for it.
                 let said = json!(data).to_string();
@@ -246,6 +250,7 @@ impl Auth {
                 self.may_send(visitor, address, &Sent::default()).await?;
                 let new = unconfirmed(address, Some(hash), data.clone());
                 self.before_user(visitor, &new).await?;
+                self.pause_signup(address).await?;
                 (new.id.clone(), new.statements())
             }
         };
@@ -264,6 +269,14 @@ impl Auth {
             self.after_user(visitor, &user).await?;
         }
         Ok(respond::json(200, &user))
+    }
+
+    /// Also where nothing is sent: whoever signs up twice learns nothing either.
+    async fn pause_signup(&self, address: Address<'_>) -> Result<(), Error> {
+        match address {
+            Address::Email(email) => self.pause("signup", email).await,
+            Address::Phone(..) => Ok(()),
+        }
     }
 
     async fn may_send(&self, visitor: &Visitor, address: Address<'_>, before: &Sent) -> Result<(), Error> {
