@@ -1,8 +1,9 @@
 //! One-time codes: digits that a person types, and the hash that a link carries and the database keeps.
 //!
-//! Source: GoTrue, `crypto.GenerateOtp` and `crypto.GenerateTokenHash`, so that tokens on the way survive a move.
+//! Source: GoTrue, `crypto.GenerateOtp`. Its `crypto.GenerateTokenHash` needs no key: whoever knows an address computes what its links may
+//! carry, a million hashes, and shows them without saying whose they are. Here they cannot be computed.
 
-use aws_lc_rs::digest::{SHA224, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
@@ -26,9 +27,20 @@ pub fn code(digits: usize) -> Result<String, aws_lc_rs::error::Unspecified> {
     Ok(code)
 }
 
-/// The hash of a code for an address.
-pub fn hash(address: &str, code: &str) -> String {
-    hex(digest(&SHA224, format!("{address}{code}").as_bytes()).as_ref())
+/// Hashes codes for addresses, with a key of the project.
+#[derive(Debug, Clone)]
+pub struct Hasher(hmac::Key);
+
+impl Hasher {
+    /// All nodes of a project have its secret.
+    pub fn new(jwt_secret: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, format!("one-time codes {jwt_secret}").as_bytes()))
+    }
+
+    /// The hash of a code for an address.
+    pub fn hash(&self, address: &str, code: &str) -> String {
+        hex(hmac::sign(&self.0, format!("{address} {code}").as_bytes()).as_ref())
+    }
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -90,13 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_digits_and_hashes_are_gotrues() {
+    fn security_a8_codes_are_digits_and_their_hashes_need_a_key() {
         let (one, other) = (code(6).unwrap(), code(6).unwrap());
         assert!(one.len() == 6 && one.bytes().all(|byte| byte.is_ascii_digit()));
         assert!(one != other || code(6).unwrap() != one);
-        // printf 'a@b.c123456' | sha224sum
-        assert_eq!(hash("a@b.c", "123456"), "19fc8045654795b943ae7db4b637d9ee44d1dc98644c90a3fb01fa3f");
-        assert_ne!(hash("a@b.c", "123456"), hash("a@b.c", "123457"));
+        let hash = |secret: &str, code: &str| Hasher::new(secret).hash("a@b.c", code);
+        assert_eq!(hash("secret", "123456"), hash("secret", "123456"));
+        assert_ne!(hash("secret", "123456"), hash("secret", "123457"));
+        assert_ne!(hash("secret", "123456"), hash("another", "123456"));
     }
 
     #[test]

@@ -318,6 +318,7 @@ async fn sweep(database: Database) {
             "delete from auth.flow_state where created_at < now() - interval '1 day'",
             "delete from auth.sessions where not_after < now() - interval '1 day'",
             "delete from auth.oauth_client_states where created_at < now() - interval '1 day'",
+            "delete from auth.oauth_authorizations where expires_at < now() - interval '1 day'",
             "delete from auth.webauthn_challenges where expires_at < now() - interval '1 day'",
             "delete from auth.mfa_challenges where created_at < now() - interval '1 day'",
         ];

@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "auth_tables", sql: include_str!("../../../migrations/0010_auth_tables.sql") },
     Migration { version: 11, name: "messages", sql: include_str!("../../../migrations/0011_messages.sql") },
     Migration { version: 12, name: "auth_user", sql: include_str!("../../../migrations/0012_auth_user.sql") },
+    Migration { version: 13, name: "rate_limits", sql: include_str!("../../../migrations/0013_rate_limits.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

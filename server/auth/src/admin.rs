@@ -180,7 +180,8 @@ impl Auth {
             all.push(end_sessions(id, None));
         }
         if !asked.email.is_empty() {
-            all.extend(set_email(id, &signup::email(&asked.email)?, asked.email_confirm));
+            let confirmed = if asked.email_confirm { Confirmed::Proven } else { Confirmed::No };
+            all.extend(set_email(id, &signup::email(&asked.email)?, confirmed));
         } else if asked.email_confirm {
             all.push(sql(
                 "update auth.users set email_confirmed_at = now(), confirmation_token = '', \
@@ -236,7 +237,16 @@ impl Auth {
                 &[Some(id)],
             ));
             all.push(end_sessions(id, None));
-            all.push(sql("delete from auth.mfa_factors where user_id = $1", &[Some(id)]));
+            for table in [
+                "mfa_factors",
+                "webauthn_credentials",
+                "webauthn_challenges",
+                "flow_state",
+                "oauth_authorizations",
+                "oauth_consents",
+            ] {
+                all.push(sql(&format!("delete from auth.{table} where user_id = $1"), &[Some(id)]));
+            }
         } else {
             all.push(sql("delete from auth.users where id = $1", &[Some(id)]));
         }

@@ -132,8 +132,8 @@ impl Auth {
             code_challenge_method: parameter("code_challenge_method").to_owned(),
         };
         let challenge = pkce::challenge(&asked)?;
-        self.limit(Limit::Token, visitor, None).await?;
         let invite = visitor.parameter("invite_token");
+        self.limit(if invite.is_some() { Limit::Verify } else { Limit::Token }, visitor, None).await?;
         if let Some(token) = invite
             && store::with_tokens(&self.database, token, None).await?.is_none()
         {

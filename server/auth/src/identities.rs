@@ -40,14 +40,14 @@ impl Auth {
         let address = if identity.provider == "phone" {
             sql("update auth.users set phone = null, phone_confirmed_at = null where id = $1", &[Some(&user.id)])
         } else {
-            // The address is one of those that are left; where it changes it is as sure as its identity is.
+            // The address is one of those that are left; another than before only if somebody has made sure of it.
             sql(
-                "update auth.users u set email = i.email, email_confirmed_at = case when u.email = i.email then u.email_confirmed_at \
-                   when i.is_verified or $2::boolean then now() end \
+                "update auth.users u set email = case when u.email = i.email or i.is_verified then i.email end, \
+                 email_confirmed_at = case when u.email = i.email then u.email_confirmed_at when i.is_verified then now() end \
                  from (select i.email, coalesce(i.identity_data ->> 'email_verified' = 'true', false) as is_verified \
                    from auth.identities i join auth.users o on o.id = i.user_id where i.user_id = $1 and i.email is not null \
-                   order by coalesce(i.email = o.email, false) desc, i.created_at limit 1) i where u.id = $1",
-                &[Some(&user.id), Some(if self.settings.email_autoconfirm { "true" } else { "false" })],
+                   order by coalesce(i.email = o.email, false) desc, 2 desc, i.created_at limit 1) i where u.id = $1",
+                &[Some(&user.id)],
             )
         };
         let traits = json!({ "identity_id": id, "provider": identity.provider, "provider_id": identity.id });

@@ -49,6 +49,7 @@ use ntier_protocol::auth::error::{Code, Error as Refused, Version};
 use ntier_security::UnixTime;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
+use ntier_security::one_time::Hasher;
 use ntier_security::refresh::Sealer;
 use ntier_security::vault::Vault;
 
@@ -78,6 +79,7 @@ pub struct Auth {
     doorkeeper: Arc<Doorkeeper>,
     keys: RwLock<Keys>,
     sealer: Sealer,
+    codes: Hasher,
     vault: Vault,
     hashing: Hashing,
     exchange: Exchange,
@@ -90,13 +92,14 @@ const ATTEMPTS: usize = 5;
 
 impl Auth {
     pub fn new(database: Database, settings: Settings, doorkeeper: Arc<Doorkeeper>, keys: Keys, vault: Vault) -> Self {
-        let sealer = Sealer::new(keys.jwt_secret.expose());
+        let (sealer, codes) = (Sealer::new(keys.jwt_secret.expose()), Hasher::new(keys.jwt_secret.expose()));
         Self {
             database,
             settings,
             doorkeeper,
             keys: RwLock::new(keys),
             sealer,
+            codes,
             vault,
             hashing: Hashing::new(),
             exchange: Exchange::default(),

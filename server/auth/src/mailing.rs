@@ -8,7 +8,7 @@ use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, GenerateLink, Mailing, Otp};
 use ntier_protocol::auth::user::User;
-use ntier_security::one_time::{self, Sent};
+use ntier_security::one_time::Sent;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -286,7 +286,7 @@ impl Auth {
                     return Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into());
                 }
                 let column = if kind == "email_change_new" {
-                    hash = one_time::hash(&new, &code);
+                    hash = self.codes.hash(&new, &code);
                     "email_change_token_new"
                 } else if self.settings.double_confirm {
                     "email_change_token_current"

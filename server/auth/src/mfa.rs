@@ -220,6 +220,7 @@ impl Auth {
     ) -> Result<Response<Bytes>, Error> {
         let kind = Kind::of(&factor.factor_type)?;
         kind.may_verify(self)?;
+        may_prove(who, factor)?;
         self.limit(Limit::Factor, visitor, None).await?;
         let new = match kind {
             Kind::Totp => Asked { told: json!({}), ..Asked::default() },
@@ -264,13 +265,14 @@ impl Auth {
         if asked.code.is_empty() && kind != Kind::WebAuthn {
             return Err(Refused::invalid("Code needs to be non-empty").into());
         }
+        may_prove(who, factor)?;
         let session = who.session.as_ref().ok_or_else(no_session)?;
         // The second bucket is the factor's: whoever has the password guesses no codes.
         self.limit(Limit::Factor, visitor, Some(&factor.id)).await?;
         let (challenge, facts) = self.challenge_facts(visitor, factor, &asked.challenge_id).await?;
         let applied = match kind {
             Kind::Totp => self.prove_totp(&facts, &asked.code),
-            Kind::Phone => phone::prove(&facts, &asked.code),
+            Kind::Phone => phone::prove(&self.codes, &facts, &asked.code),
             Kind::WebAuthn => self.prove_webauthn(&facts, factor, asked.webauthn.as_ref()),
         };
         let named = (factor.id.as_str(), kind.name());
@@ -279,6 +281,13 @@ impl Auth {
         let (user, id) = (&who.account.user, session.id.as_str());
         let traits = json!({ "factor_id": factor.id, "challenge_id": challenge, "factor_type": kind.name() });
         let mut statements = vec![
+            sql("select from auth.users where id = $1 for update", &[Some(&user.id)]),
+            sql(
+                "select ntier.expect((select aal from auth.sessions where id = $3) = 'aal2' or exists (select from auth.mfa_factors \
+                 where id = $2 and status = 'verified') or not exists (select from auth.mfa_factors \
+                 where user_id = $1 and status = 'verified'), 'the factor')",
+                &[Some(&user.id), Some(&factor.id), Some(id)],
+            ),
             sql(
                 "with spent as (update auth.mfa_challenges set verified_at = now() where id = $1 and verified_at is null returning 1) \
                  select ntier.expect(exists (select from spent), 'the challenge')",
@@ -415,6 +424,15 @@ pub fn find<'a>(factors: &'a [Factor], id: &str) -> Result<&'a Factor, Error> {
 
 fn no_session() -> Error {
     Refused::new(403, Code::SessionNotFound, "A valid session and factor are required").into()
+}
+
+/// A second factor beside others is proven by whoever has shown one of those: else somebody who knows the password begins with one of
+/// their own before there is another, and ends with it later.
+fn may_prove(who: &SignedIn, factor: &Factor) -> Result<(), Error> {
+    if factor.is_verified() || is_second(who) || !who.account.user.factors.iter().any(Factor::is_verified) {
+        return Ok(());
+    }
+    Err(Refused::new(403, Code::InsufficientAal, "AAL2 required to verify a new factor").into())
 }
 
 /// Whether the session has shown a second factor.

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::limits::{Limit, too_soon};
 use crate::mail::{self, About, Kind, Notice};
 use crate::redirect::{self, Target, error_parameters, session_parameters};
+use crate::signup::Confirmed;
 use crate::store::{self, Account, Actor, sql};
 use crate::user::{forget_password, set_email, set_phone, set_providers};
 use crate::visitor::Visitor;
@@ -158,7 +159,7 @@ impl Auth {
     /// A code and its hash.
     pub(crate) fn new_token(&self, address: &str) -> Result<(String, String), Error> {
         let code = one_time::code(self.settings.code_length).map_err(|_| Error::Random)?;
-        let hash = one_time::hash(address, &code);
+        let hash = self.codes.hash(address, &code);
         Ok((code, hash))
     }
 
@@ -227,11 +228,11 @@ impl Auth {
                 (email, "") if !email.is_empty() => {
                     let invalid = || Refused::new(422, Code::ValidationFailed, "Invalid email format");
                     asked.email = request::email(email).ok_or_else(invalid)?;
-                    asked.token_hash = one_time::hash(&asked.email, &asked.token);
+                    asked.token_hash = self.codes.hash(&asked.email, &asked.token);
                 }
                 ("", phone) if !phone.is_empty() => {
                     asked.phone = crate::signup::phone(phone)?;
-                    asked.token_hash = one_time::hash(&asked.phone, &asked.token);
+                    asked.token_hash = self.codes.hash(&asked.phone, &asked.token);
                 }
                 _ => {
                     let message = "Only an email address or phone number should be provided on verify";
@@ -261,6 +262,9 @@ impl Auth {
             ("", phone) => store::by_phone(&self.database, phone).await?,
             (email, _) => store::with_tokens(&self.database, &asked.token_hash, Some(email)).await?,
         };
+        // A phone proves no mailbox, and the other way round.
+        let is_by_phone = matches!(asked.kind.as_str(), "sms" | "phone_change");
+        let found = found.filter(|_| by_link || is_by_phone != asked.phone.is_empty());
         let (account, tokens) = found.ok_or_else(expired)?;
         if account.is_banned {
             return Err(Refused::new(403, Code::UserBanned, "User is banned").into());
@@ -336,7 +340,7 @@ fn consequences(shown: Shown, account: &Account, visitor: &Visitor) -> Vec<State
             if shown == Shown::Recovery {
                 all.push(forget_password(id));
             }
-            all.extend(set_email(id, &user.email, true));
+            all.extend(set_email(id, &user.email, Confirmed::Proven));
             all.extend([set_providers(id), audit("user_signedup", "team")]);
             all
         }
@@ -357,7 +361,7 @@ fn consequences(shown: Shown, account: &Account, visitor: &Visitor) -> Vec<State
         }
         Shown::ChangeCurrent | Shown::ChangeNew => {
             let new = user.new_email.as_deref().unwrap_or_default();
-            let mut all = set_email(id, new, true);
+            let mut all = set_email(id, new, Confirmed::Proven);
             all.push(sql(
                 "update auth.users set email_change = '', email_change_token_current = '', email_change_token_new = '', \
                  email_change_confirm_status = 0 where id = $1",

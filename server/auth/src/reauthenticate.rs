@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Response;
 use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
-use ntier_security::one_time::{self, Sent};
+use ntier_security::one_time::Sent;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -81,7 +81,7 @@ impl Auth {
         } else {
             (&user.email, self.settings.typed_code_life)
         };
-        if !sent.is(&one_time::hash(address, nonce), life, now()) {
+        if !sent.is(&self.codes.hash(address, nonce), life, now()) {
             return Err(invalid());
         }
         let still = "select ntier.expect(exists (select from auth.users where id = $1 and reauthentication_token = $2), 'the nonce')";

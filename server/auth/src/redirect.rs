@@ -32,11 +32,28 @@ pub fn is_allowed(asked: &str, site: &str, allowed: &[String]) -> bool {
     {
         return true;
     }
-    // An address in digits may mean another host than it seems to.
-    if url.host().is_some_and(|host| host.bytes().all(|byte| byte.is_ascii_digit())) {
-        return false;
-    }
-    allowed.iter().any(|pattern| fits(pattern.as_bytes(), without_fragment.as_bytes()))
+    // A pattern's stars are for names: a host in digits is allowed where it stands in the pattern.
+    let host = url.host().unwrap_or_default();
+    let is_named = !matches!(scheme, "http" | "https") || is_name(host) || is_this_machine(host);
+    let beginning = format!("{scheme}://{host}");
+    // What comes behind a host begins with a slash for browsers, also where it is left out.
+    let text = match without_fragment.split_once("://") {
+        Some((scheme, rest)) if rest.find('?') < rest.find('/').or(Some(rest.len())) => rest
+            .split_once('?')
+            .map_or_else(|| without_fragment.to_owned(), |(host, query)| format!("{scheme}://{host}/?{query}")),
+        _ => without_fragment.to_owned(),
+    };
+    allowed
+        .iter()
+        .any(|pattern| (is_named || pattern.starts_with(&beginning)) && fits(pattern.as_bytes(), text.as_bytes()))
+}
+
+/// Whether a host is a name, and not an address in digits, of which browsers know many forms (`0x7f.1`).
+fn is_name(host: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X");
+    host.bytes().all(is_letter) && host.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && !is_number
 }
 
 /// Names and values for a query or a fragment.
@@ -165,7 +182,14 @@ mod tests {
     #[test]
     fn security_a11_only_allowed_addresses_are_gone_to() {
         let site = "https://app.example.com";
-        let allowed = ["https://*.example.org/**", "myapp://callback", "https://one.example.net/x?"].map(str::to_owned);
+        let allowed = [
+            "https://*.example.org/**",
+            "myapp://callback",
+            "https://one.example.net/x?",
+            "https://*-team.example.net/**",
+            "https://192.0.2.7/**",
+        ]
+        .map(str::to_owned);
         for (asked, is_fine) in [
             ("https://app.example.com/welcome?x=1#y", true),
             ("https://app.example.com:8443/", false),
@@ -182,6 +206,13 @@ mod tests {
             ("myapp://callback2", false),
             ("https://one.example.net/xy", true),
             ("https://one.example.net/x/", false),
+            ("https://[2001:db8::1]?-team.example.net/x", false),
+            ("https://0x01020304?-team.example.net/x", false),
+            ("https://16909060?-team.example.net/x", false),
+            ("https://evil?-team.example.net/x", false),
+            ("https://a-team.example.net/x", true),
+            ("https://192.0.2.7/x", true),
+            ("https://192.0.2.8/x", false),
             ("", false),
         ] {
             assert_eq!(target(Some(asked), site, &allowed) == asked, is_fine, "{asked}");

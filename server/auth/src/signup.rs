@@ -20,6 +20,7 @@ use crate::pkce;
 use crate::respond;
 use crate::sms::{Channel, channel};
 use crate::store::{self, Actor, By, sql};
+use crate::user::forget_password;
 use crate::visitor::Visitor;
 
 /// What a new user is made of.
@@ -244,7 +245,7 @@ impl Auth {
                 let text = "update auth.users set encrypted_password = $2, raw_user_meta_data = $3::jsonb, updated_at = now() \
                     where id = $1 and email_confirmed_at is null and phone_confirmed_at is null";
                 let anew = sql(text, &[Some(&account.user.id), Some(hash), Some(&said)]);
-                (account.user.id, vec![anew])
+                (account.user.id.clone(), vec![forget_password(&account.user.id), anew])
             }
             None => {
                 self.may_send(visitor, address, &Sent::default()).await?;

@@ -11,7 +11,7 @@ use ntier_backing::database::Statement;
 use ntier_backing::outbound::Outbound;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_security::Secret;
-use ntier_security::one_time::{self, Sent};
+use ntier_security::one_time::Sent;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -146,7 +146,7 @@ impl Auth {
     ) -> Result<(String, Option<Statement>), Error> {
         let sms = &self.settings.sms;
         if let Some(code) = sms.test.get(phone) {
-            return Ok((one_time::hash(phone, code), None));
+            return Ok((self.codes.hash(phone, code), None));
         }
         let (code, hash) = self.new_token(phone)?;
         if self.settings.hooks.send_sms.is_some() {

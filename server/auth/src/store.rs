@@ -35,14 +35,15 @@ pub struct Account {
     pub user: User,
     /// The hash; `None` where there is no password.
     pub password: Option<String>,
+    /// Or deleted, but for its row.
     pub is_banned: bool,
     pub is_sso: bool,
 }
 
 impl Account {
     /// The columns that [`Account::of`] reads.
-    pub const COLUMNS: &str =
-        "ntier.auth_user(u), nullif(u.encrypted_password, ''), coalesce(u.banned_until > now(), false), u.is_sso_user";
+    pub const COLUMNS: &str = "ntier.auth_user(u), nullif(u.encrypted_password, ''), \
+        coalesce(u.banned_until > now(), false) or u.deleted_at is not null, u.is_sso_user";
 
     fn of(row: &Row) -> Result<Self, Error> {
         Ok(Self {

@@ -14,7 +14,7 @@ use crate::limits::Limit;
 use crate::mail::{About, Notice};
 use crate::mfa::is_second;
 use crate::pkce;
-use crate::signup;
+use crate::signup::{self, Confirmed};
 use crate::sms::channel;
 use crate::store::{self, Account, Actor, By, sql};
 use crate::visitor::{SignedIn, Visitor};
@@ -67,6 +67,10 @@ impl Auth {
                 let message = "Updating password of an anonymous user without an email or phone is not allowed";
                 return Err(Refused::new(422, Code::ValidationFailed, message).into());
             }
+            if !asked.nonce.is_empty() || asked.current_password.is_some() {
+                // Whoever found a session guesses neither of them, however many addresses ask.
+                self.limit(Limit::User, visitor, Some(&user.id)).await?;
+            }
             let proven = self.reauthenticated(&who, &asked.nonce).await?;
             let hash = self.new_password(asked, account, password).await?;
             all.extend(proven);
@@ -87,7 +91,7 @@ impl Auth {
                 return Err(Refused::new(422, Code::EmailExists, EMAIL_EXISTS).into());
             }
             if user.is_anonymous && self.settings.email_autoconfirm {
-                all.extend(set_email(&user.id, email, true));
+                all.extend(set_email(&user.id, email, Confirmed::Taken));
             } else {
                 let sent = store::with_tokens(&self.database, "", Some(&user.email)).await?;
                 self.may_mail(&sent.map(|(_, tokens)| tokens.change_new).unwrap_or_default())?;
@@ -163,10 +167,13 @@ fn unchanged(account: &Account) -> Statement {
 }
 
 /// Whoever set the password of a user who is not confirmed may be somebody else: it goes before the owner of the mailbox comes in
-/// without it.
+/// without it, and with it the identities that others only said to have this address.
 pub fn forget_password(id: &str) -> Statement {
     sql(
-        "update auth.users set encrypted_password = '' where id = $1 and email_confirmed_at is null and phone_confirmed_at is null",
+        "with forgotten as (update auth.users set encrypted_password = '' \
+           where id = $1 and email_confirmed_at is null and phone_confirmed_at is null returning id) \
+         delete from auth.identities i using forgotten where i.user_id = forgotten.id and i.provider not in ('email', 'phone') \
+           and i.identity_data ->> 'email_verified' is distinct from 'true'",
         &[Some(id)],
     )
 }
@@ -197,11 +204,15 @@ pub fn merge(column: &str, id: &str, with: &Map<String, Value>) -> Statement {
 }
 
 /// The user's e-mail address, and the identity that goes with it.
-pub fn set_email(id: &str, email: &str, confirmed: bool) -> Vec<Statement> {
-    let data = json!({ "sub": id, "email": email, "email_verified": confirmed, "phone_verified": false });
+pub fn set_email(id: &str, email: &str, confirmed: Confirmed) -> Vec<Statement> {
+    let is_proven = confirmed == Confirmed::Proven;
+    let confirmed = confirmed != Confirmed::No;
+    let data = json!({ "sub": id, "email": email, "email_verified": is_proven, "phone_verified": false });
     vec![
         sql(
-            "update auth.users set email = $2, is_anonymous = is_anonymous and not $3::boolean, \
+            "update auth.users set email = $2::text, recovery_token = case when email = $2::text then recovery_token else '' end, \
+             confirmation_token = case when email = $2::text then confirmation_token else '' end, \
+             reauthentication_token = case when email = $2::text then reauthentication_token else '' end, is_anonymous = is_anonymous and not $3::boolean, \
              email_confirmed_at = case when $3::boolean then now() else email_confirmed_at end, \
              raw_user_meta_data = case when $3::boolean then coalesce(raw_user_meta_data, '{}') || '{\"email_verified\": true}' \
              else raw_user_meta_data end where id = $1",
@@ -211,12 +222,13 @@ pub fn set_email(id: &str, email: &str, confirmed: bool) -> Vec<Statement> {
     ]
 }
 
-/// Likewise the phone number.
+/// Likewise the phone number. What was sent to the one before is void.
 pub fn set_phone(id: &str, phone: &str, confirmed: bool) -> Vec<Statement> {
     let data = json!({ "sub": id, "phone": phone, "email_verified": false, "phone_verified": confirmed });
     vec![
         sql(
-            "update auth.users set phone = $2, is_anonymous = is_anonymous and not $3::boolean, \
+            "update auth.users set phone = $2::text, confirmation_token = case when phone = $2::text then confirmation_token else '' end, \
+             reauthentication_token = case when phone = $2::text then reauthentication_token else '' end, is_anonymous = is_anonymous and not $3::boolean, \
              phone_confirmed_at = case when $3::boolean then now() else phone_confirmed_at end where id = $1",
             &[Some(id), Some(phone), Some(if confirmed { "true" } else { "false" })],
         ),

@@ -60,8 +60,10 @@ impl Backend {
             cors::preflight(&request)
         } else {
             let cookies = cookies::take(&mut request);
+            // What others answer is data, whatever it is called.
+            let is_sign_in = behind(request.uri().path(), "/auth/v1").is_some();
             let response = self.route(request).await;
-            if cookies.are_wanted { cookies.give(response) } else { response }
+            if cookies.are_wanted && is_sign_in { cookies.give(response) } else { response }
         };
         cors::expose(response.headers_mut());
         response

@@ -50,11 +50,14 @@ pub fn take(request: &mut Request<Bytes>) -> Cookies {
 }
 
 impl Cookies {
-    /// Takes the tokens out of an answer, and gives them as cookies.
+    /// Takes the tokens out of an answer of sign-in, and gives them as cookies.
     pub fn give(self, mut response: Response<Bytes>) -> Response<Bytes> {
         if self.ends_session && response.status().is_success() {
             set(response.headers_mut(), ACCESS, "", 0);
             set(response.headers_mut(), REFRESH, "", 0);
+            return response;
+        }
+        if !response.status().is_success() {
             return response;
         }
         let Ok(Value::Object(mut session)) = serde_json::from_slice::<Value>(response.body()) else { return response };

@@ -213,6 +213,9 @@ impl Auth {
             return Err(unknown());
         }
         let user = &account.user;
+        if account.is_banned || user.invited_at.is_none() || user.email_confirmed_at.is_some() {
+            return Err(unknown());
+        }
         if !arrival.profile.emails.iter().any(|email| email.address == user.email) {
             let message = "Invited email does not match emails from external provider";
             return Err(Refused::invalid(message).into());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Fault;
 use super::open_id::Issuers;
-use super::profile::Profile;
+use super::profile::{Profile, Verified};
 use super::provider::{Provider, Spoken};
 use crate::now;
 use crate::redirect::{escaped, form};
@@ -117,7 +117,9 @@ impl Exchange {
                 let clients = &provider.client_ids;
                 let mut claims = self.issuers.verify(&self.outbound, place, token, clients, now()).await?;
                 let issuer = self.issuers.get(&self.outbound, issuer, discovery).await?;
-                if let (None, Some(userinfo)) = (claims.get("email"), &issuer.userinfo) {
+                // Microsoft leaves out of a token what it has not made sure of, and says it here all the same.
+                let is_asked = !matches!(provider.verified, Verified::DomainOwner(_));
+                if let (None, Some(userinfo), true) = (claims.get("email"), &issuer.userinfo, is_asked) {
                     let more = self.get(userinfo, tokens, &[]).await?;
                     // Of somebody else nothing is taken (OpenID Connect Core 1.0, 5.3.2).
                     if more.get("sub") == claims.get("sub") {

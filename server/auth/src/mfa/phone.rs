@@ -4,7 +4,7 @@ use ntier_backing::database::Statement;
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::Challenged;
 use ntier_protocol::auth::user::Factor;
-use ntier_security::one_time;
+use ntier_security::one_time::{self, Hasher};
 use serde_json::json;
 
 use super::{Asked, Enrolled, Facts, Kind, wrong};
@@ -65,8 +65,8 @@ impl Auth {
 }
 
 /// What says that the code was taken.
-pub fn prove(facts: &Facts, code: &str) -> Result<Statement, Error> {
-    if facts.otp_code.is_empty() || !one_time::is_same(&one_time::hash(&facts.phone, code), &facts.otp_code) {
+pub fn prove(codes: &Hasher, facts: &Facts, code: &str) -> Result<Statement, Error> {
+    if facts.otp_code.is_empty() || !one_time::is_same(&codes.hash(&facts.phone, code), &facts.otp_code) {
         return Err(wrong(Kind::Phone).into());
     }
     let text = "update auth.mfa_factors set status = 'verified', updated_at = now() where id = $1";
