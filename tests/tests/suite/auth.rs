@@ -440,6 +440,14 @@ fn security_t6_sessions_in_cookies(world: &mut World) {
     assert_eq!(note(&[("x-use-cookie", "1")]), 201);
     assert!(note(&[]) >= 400, "a form of another site");
     assert!(note(&[("x-use-cookie", "1"), ("origin", "https://evil.com")]) >= 400);
+    // What is called a token in somebody's data is data.
+    let data = world
+        .ask(&Who::Anon, "GET /notes?select=access_token:body,refresh_token:body")
+        .header("cookie", &cookies)
+        .header("x-use-cookie", "1")
+        .header("accept", "application/vnd.pgrst.object+json")
+        .send();
+    assert_eq!((data.json()["access_token"].as_str(), data.headers.get("set-cookie")), (Some("Ada's"), None));
     let refreshed = own("POST /token?grant_type=refresh_token").json(&json!({})).send();
     assert_eq!(refreshed.status, 200, "{}", refreshed.text());
     let out = own("POST /logout").send();
@@ -556,6 +564,16 @@ fn second_factors(world: &mut World) {
     );
     let used_up = answer_challenge(world, token, &factor, &first, &code);
     assert_eq!(refused(&used_up), (422, "mfa_challenge_expired".into()));
+    // Begun with the password alone, before there was another or at the same moment: it is not ended so.
+    world.sql(
+        "insert into auth.mfa_factors (id, user_id, friendly_name, factor_type, status, created_at, updated_at, secret) \
+         select '00000000-0000-4000-8000-000000000001', user_id, 'early', factor_type, 'unverified', now(), now(), secret from auth.mfa_factors",
+    );
+    let early = "/factors/00000000-0000-4000-8000-000000000001/challenge";
+    let ask = |token: &str| world.auth(Some(token), &format!("POST {early}")).json(&json!({})).send();
+    assert_eq!(refused(&ask(other)), (403, "insufficient_aal".into()));
+    assert_eq!(ask(second).status, 200);
+    world.sql("delete from auth.mfa_factors where friendly_name = 'early'");
     let one = text(&ada["user"], "id");
     let listed = admin(world, &format!("GET /admin/users/{one}/factors"), None).json();
     assert_eq!((listed.as_array().unwrap().len(), listed[0]["id"].as_str()), (1, Some(factor.as_str())));

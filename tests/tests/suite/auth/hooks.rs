@@ -138,6 +138,8 @@ fn services_are_called_with_signatures(backend: Backend) {
     let body: Value = serde_json::from_str(&sent().unwrap().body).unwrap();
     assert_eq!((text(&body["sms"], "phone"), text(&body["user"], "phone")), ("4930111", "4930111"));
     let verify = json!({ "type": "sms", "phone": "4930111", "token": text(&body["sms"], "otp") });
+    let as_mail = json!({ "type": "signup", "phone": "4930111", "token": text(&body["sms"], "otp") });
+    assert_eq!(refused(&post(&world, "/verify", &as_mail)), (403, "otp_expired".into()), "a phone proves no mailbox");
     assert_eq!(post(&world, "/verify", &verify).status, 200);
     e_mails_go_by_a_service(&world, &asked);
 }
