@@ -358,6 +358,9 @@ impl Auth {
             return Err(invalid("provider or client_id and issuer required"));
         }
         self.limit(Limit::Token, visitor, None).await?;
+        if asked.link_identity && !self.settings.manual_linking {
+            return Err(Refused::new(404, Code::ManualLinkingDisabled, "Manual linking is disabled").into());
+        }
         let linking = if asked.link_identity { Some(self.signed_in(visitor).await?.account.user.id) } else { None };
         let provider = self.provider_of_token(asked).await?;
         let Spoken::OpenId { issuer, discovery, custom, mapping } = &provider.spoken else {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::error::Error;
 use crate::external::named;
 use crate::settings::Settings;
+use crate::user;
 
 /// JSON that nobody may keep: it has tokens, or somebody's data.
 pub fn json(status: u16, body: &impl Serialize) -> Response<Bytes> {
@@ -38,9 +39,10 @@ pub fn error(error: &Error, version: Version) -> Response<Bytes> {
             (Refused { status: 503, ..Refused::unexpected() }, Some("1"))
         }
         Error::Database(database::Error::Deadline) => (Refused { status: 504, ..Refused::unexpected() }, None),
+        // Two asked for the same at once.
+        Error::Taken(what) => (user::exists(what), None),
         Error::OAuth(refused) => return json(refused.status, &refused.body()),
         Error::Database(_)
-        | Error::Taken(_)
         | Error::Changed(_)
         | Error::Incomplete
         | Error::Hashing

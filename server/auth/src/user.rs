@@ -150,7 +150,13 @@ impl Auth {
 
 /// Which of a user's addresses belongs to another.
 pub fn exists(message: &str) -> Refused {
-    if message.contains("phone") {
+    if message.contains("mfa_factors_user_friendly_name") {
+        Refused::new(422, Code::MfaFactorNameConflict, "A factor with the friendly name for this user already exists")
+    } else if message.contains("identities_") {
+        Refused::new(422, Code::IdentityAlreadyExists, "Identity is already linked")
+    } else if message.contains("last_challenged_at") || message.contains("_token_") {
+        Refused::new(409, Code::Conflict, "Something else has changed it at the same time: try again")
+    } else if message.contains("phone") {
         Refused::new(422, Code::PhoneExists, PHONE_EXISTS)
     } else {
         Refused::new(422, Code::EmailExists, EMAIL_EXISTS)
