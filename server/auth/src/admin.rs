@@ -264,11 +264,8 @@ impl Auth {
 
     /// Runs what ends with a look at the user.
     async fn apply(&self, all: Vec<database::Statement>) -> Result<Response<Bytes>, Error> {
-        match store::write(&self.database, all).await {
-            Ok(answer) => Ok(respond::json(200, &store::last_user(&answer)?)),
-            Err(Error::Taken(what)) => Err(exists(&what).into()),
-            Err(error) => Err(error),
-        }
+        let answer = store::write(&self.database, all).await?;
+        Ok(respond::json(200, &store::last_user(&answer)?))
     }
 }
 

@@ -36,7 +36,6 @@ impl Auth {
             attempt += 1;
             match self.try_to_update(visitor, &asked).await {
                 Err(Error::Changed(_)) if attempt < ATTEMPTS => {}
-                Err(Error::Taken(what)) => return Err(exists(&what).into()),
                 done => return done,
             }
         }
