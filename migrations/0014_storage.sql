@@ -520,6 +520,7 @@ create table if not exists ntier.object_parts (
   size bigint not null check (size >= 0),
   -- In hexadecimal digits: the ETag of the whole is made of them.
   md5 text,
+  created_at timestamptz not null default now(),
   primary key (version, number)
 );
 -- The sweeper asks of a blob whether anything names it.

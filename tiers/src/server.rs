@@ -14,12 +14,14 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use ntier_auth::{Auth, Delivery, Sms};
+use ntier_backing::blobs::{self, Blobs, Disk};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
-use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
+use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
+use ntier_storage::Storage;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,6 +61,8 @@ pub enum Error {
     Catalog(#[from] catalog::Error),
     #[error("e-mails cannot be sent: {0}")]
     Mail(#[from] ntier_auth::Fault),
+    #[error("files cannot be kept: {0}")]
+    Blobs(#[from] blobs::Error),
 }
 
 /// A node that answers.
@@ -76,6 +80,7 @@ pub struct Running {
     sweeping: JoinHandle<()>,
     renewing: JoinHandle<()>,
     delivering: Option<JoinHandle<()>>,
+    keeping: Option<JoinHandle<()>>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -149,7 +154,11 @@ async fn serve(
         Some(auth) => Delivery::new(database.clone(), auth)?,
         None => None,
     };
-    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), address)?);
+    let blobs = match &settings.storage {
+        Some(storage) => Some(blobs(settings, storage).await?),
+        None => None,
+    };
+    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, address)?);
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
@@ -159,6 +168,10 @@ async fn serve(
     });
     let first = keys.keys.clone();
     let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
+    let keeping =
+        settings.storage.as_ref().zip(storage_of(&node)).map(|(settings_of_files, storage)| {
+            tokio::spawn(keep(storage, settings_of_files.sweep_after, settings.log))
+        });
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -178,6 +191,7 @@ async fn serve(
         sweeping,
         renewing,
         delivering,
+        keeping,
     })
 }
 
@@ -186,6 +200,7 @@ fn node(
     project: &Project,
     keys: &Keys,
     rest: Arc<Rest>,
+    blobs: Option<Blobs>,
     address: SocketAddr,
 ) -> Result<Node, keys::Error> {
     let limits =
@@ -205,21 +220,34 @@ fn node(
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, sms, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone(), vault)
     });
+    let storage = settings.storage.as_ref().zip(blobs).map(|(storage, blobs)| {
+        let (database, secret) = (rest.database.clone(), keys.jwt_secret.expose());
+        Arc::new(Storage::new(database, blobs, storage.service.clone(), doorkeeper.clone(), secret))
+    });
     let backend = Backend {
         rest,
         auth,
+        storage,
         doorkeeper,
         inbox: settings.mode == Mode::Dev
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
         jwks: RwLock::new(keys.jwks()?.to_string()),
-        files: settings.public.clone(),
+        site: settings.public.clone().map(|folder| Site::new(Source::Folder(folder))),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, address),
             Mode::Serve => Vec::new(),
         },
     };
     Ok(Node { service: Service::Backend(Box::new(backend)), limits, log: settings.log })
+}
+
+/// Where the bytes of files are.
+async fn blobs(settings: &Settings, storage: &crate::settings::Storage) -> Result<Blobs, Error> {
+    let folder = storage.folder.clone().unwrap_or_else(|| settings.data.join("files"));
+    let blobs = Blobs::Disk(Disk::open(folder)?);
+    blobs.check().await?;
+    Ok(blobs)
 }
 
 fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
@@ -274,8 +302,8 @@ impl Running {
         self.listening.abort();
         self.sweeping.abort();
         self.renewing.abort();
-        if let Some(delivering) = self.delivering {
-            delivering.abort();
+        for task in self.delivering.into_iter().chain(self.keeping) {
+            task.abort();
         }
         self.database.close().await;
         whereabouts::forget(&self.data, std::process::id());
@@ -328,6 +356,30 @@ async fn sweep(database: Database) {
         let _ = database.run(Batch { statements, ..Batch::default() }).await;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+fn storage_of(node: &Node) -> Option<Arc<Storage>> {
+    match &node.service {
+        Service::Backend(backend) => backend.storage.clone(),
+        Service::DataApi(_) | Service::Admin(_) => None,
+    }
+}
+
+/// Does what is to be done about files beside requests: jobs at once, and a look now and then at blobs that no row names.
+async fn keep(storage: Arc<Storage>, sweep_after: Duration, log: Log) {
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(sweep_after).await;
+            match storage.sweep(sweep_after).await {
+                Ok(swept) if swept.removed + swept.unfinished > 0 => {
+                    log.observe(&Observation::BlobsSwept { removed: swept.removed, unfinished: swept.unfinished });
+                }
+                Ok(_) => {}
+                Err(cause) => log.observe(&Observation::BlobsNotSwept { cause: &cause.to_string() }),
+            }
+        }
+    };
+    tokio::join!(storage.clone().do_jobs(), sweeping);
 }
 
 /// Exchanges the keys whenever their files change, or the time of one is over. What cannot be read leaves them as they are, and

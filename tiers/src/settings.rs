@@ -55,7 +55,25 @@ pub struct Settings {
     pub api: Api,
     /// `None` where sign-in is switched off.
     pub auth: Option<ntier_auth::Settings>,
+    /// `None` where files are switched off.
+    pub storage: Option<Storage>,
     pub log: Log,
+}
+
+/// Files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Storage {
+    pub service: ntier_storage::Settings,
+    /// Where they are kept; `None` for `files` in the data directory.
+    pub folder: Option<PathBuf>,
+    /// A blob that no row names is removed when it is so old.
+    pub sweep_after: Duration,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { service: ntier_storage::Settings::default(), folder: None, sweep_after: Duration::from_hours(1) }
+    }
 }
 
 /// The data API.
@@ -106,6 +124,7 @@ impl Settings {
                 mail_pause: if mode == Mode::Dev { 1 } else { 60 },
                 ..ntier_auth::Settings::default()
             }),
+            storage: Some(Storage::default()),
             log: Log::Faults,
         }
     }
