@@ -13,7 +13,7 @@ begin
       or to_regprocedure('storage.protect_delete()') is null
       or not exists (select from pg_attribute where attrelid = to_regclass('storage.s3_multipart_uploads') and attname = 'metadata')
     then
-      raise warning 'the schema storage is of an older Supabase: files are not served before its own migrations have run, up to 57 at least';
+      raise warning 'the schema storage is of an older Supabase: no files before its own migrations have run, to 57 at least';
     end if;
     return;
   end if;
@@ -263,35 +263,30 @@ begin
     emitted bigint := 0;
     entries refcursor;
     entry record;
-    folder text;
   begin
     while emitted < most loop
       if folded and ascending then
         open entries no scroll for
-          select o.name_lower as key, o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at, o.path_tokens
+          select storage.get_common_prefix(o.name_lower, prefix, delimiter) as folder, o.*
           from storage.objects o where o.bucket_id = bucket and o.name_lower >= low and o.name_lower < high order by o.name_lower;
       elsif folded then
         open entries no scroll for
-          select o.name_lower as key, o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at, o.path_tokens
+          select storage.get_common_prefix(o.name_lower, prefix, delimiter) as folder, o.*
           from storage.objects o where o.bucket_id = bucket and o.name_lower >= low and o.name_lower < high order by o.name_lower desc;
       elsif ascending then
         open entries no scroll for
-          select o.name as key, o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at
+          select storage.get_common_prefix(o.name, prefix, delimiter) as folder, o.*
           from storage.objects o where o.bucket_id = bucket and o.name collate "C" >= low and o.name collate "C" < high
           order by o.name collate "C";
       else
         open entries no scroll for
-          select o.name as key, o.name, o.id, o.metadata, o.updated_at, o.created_at, o.last_accessed_at
+          select storage.get_common_prefix(o.name, prefix, delimiter) as folder, o.*
           from storage.objects o where o.bucket_id = bucket and o.name collate "C" >= low and o.name collate "C" < high
           order by o.name collate "C" desc;
       end if;
       loop
         fetch entries into entry;
-        if not found then
-          return;
-        end if;
-        folder := storage.get_common_prefix(entry.key, prefix, delimiter);
-        exit when folder is not null;
+        exit when not found or entry.folder is not null;
         name := entry.name;
         id := entry.id;
         metadata := entry.metadata;
@@ -300,13 +295,19 @@ begin
         last_accessed_at := entry.last_accessed_at;
         return next;
         emitted := emitted + 1;
-        if emitted >= most then
-          return;
-        end if;
+        exit when emitted >= most;
       end loop;
+      -- An open one would stay until the transaction ends.
       close entries;
-      -- As it is written: in lower case it may have another length.
-      name := case when folded then array_to_string(entry.path_tokens[1 : depth], delimiter) else left(folder, -length(delimiter)) end;
+      if entry.folder is null then
+        return;
+      end if;
+      if folded then
+        -- As it is written: in lower case it may have another length.
+        name := array_to_string(entry.path_tokens[1 : depth], delimiter);
+      else
+        name := left(entry.folder, -length(delimiter));
+      end if;
       id := null;
       metadata := null;
       updated_at := null;
@@ -315,9 +316,9 @@ begin
       return next;
       emitted := emitted + 1;
       if ascending then
-        low := storage.after_prefix(folder);
+        low := storage.after_prefix(entry.folder);
       else
-        high := folder;
+        high := entry.folder;
       end if;
     end loop;
   end
@@ -335,18 +336,19 @@ begin
     prefix text := coalesce(prefix_param, '');
     low text := prefix;
     high text := storage.after_prefix(prefix);
+    delimiter text := nullif(delimiter_param, '');
     place text := coalesce(nullif(next_token, ''), start_after, '');
     folder text;
   begin
     if place <> '' then
-      if storage.get_common_prefix(place, prefix, delimiter_param) = place then
+      if storage.get_common_prefix(place, prefix, delimiter) = place then
         folder := place;
       elsif coalesce(next_token, '') = '' and exists (
         select from storage.objects o
-        where o.bucket_id = _bucket_id and o.name collate "C" >= place || delimiter_param
-          and o.name collate "C" < storage.after_prefix(place || delimiter_param)
+        where o.bucket_id = _bucket_id and o.name collate "C" >= place || delimiter
+          and o.name collate "C" < storage.after_prefix(place || delimiter)
       ) then
-        folder := place || delimiter_param;
+        folder := place || delimiter;
       end if;
       if ascending then
         -- Nothing is between a text and the same followed by the lowest character.
@@ -356,11 +358,11 @@ begin
       end if;
     end if;
     return query
-      select * from storage.walk_level(_bucket_id, false, prefix, delimiter_param, low, high, ascending, coalesce(max_keys, 2147483647));
+      select * from storage.walk_level(_bucket_id, false, prefix, delimiter, low, high, ascending, coalesce(max_keys, 2147483647));
   end
   $body$;
 
-  -- By time, a level's objects and folders are all looked at; a folder is as old as the oldest object in it.
+  -- By time, all objects below are looked at: a folder is as old as the oldest object in it.
   create or replace function storage.search_by_timestamp(
     p_prefix text, p_bucket_id text, p_limit integer, p_level integer, p_start_after text, p_sort_order text, p_sort_column text,
     p_sort_column_after text
@@ -375,16 +377,18 @@ begin
     moment timestamptz := coalesce(nullif(p_sort_column_after, '')::timestamptz, 'epoch');
   begin
     return query
-      with found as (
-        select o.*, storage.get_common_prefix(o.name, prefix, '/') as folder
-        from storage.objects o
-        where o.bucket_id = p_bucket_id and o.name collate "C" >= prefix and o.name collate "C" < storage.after_prefix(prefix)
+      -- The bounds are made first: a comparison with what a function that may tell makes of a row is kept out of the index.
+      with level as materialized (
+        select w.*, case when w.id is null then w.name || '/' end as low,
+          case when w.id is null then storage.after_prefix(w.name || '/') end as high
+        from storage.walk_level(p_bucket_id, false, prefix, '/', prefix, storage.after_prefix(prefix), true, 9223372036854775807) w
       ), entry as (
-        select left(f.folder, -1) as name, null::uuid as id, min(f.created_at) as updated_at, min(f.created_at) as created_at,
-          null::timestamptz as last_accessed_at, null::jsonb as metadata
-        from found f where f.folder is not null group by f.folder
-        union all
-        select f.name, f.id, f.updated_at, f.created_at, f.last_accessed_at, f.metadata from found f where f.folder is null
+        select l.name, l.id, coalesce(oldest.created_at, l.updated_at) as updated_at, coalesce(oldest.created_at, l.created_at) as created_at,
+          l.last_accessed_at, l.metadata
+        from level l, lateral (
+          select min(o.created_at) as created_at from storage.objects o
+          where o.bucket_id = p_bucket_id and o.name collate "C" >= l.low and o.name collate "C" < l.high
+        ) oldest
       ), dated as (
         select e.*, coalesce(date_trunc('milliseconds', case p_sort_column
           when 'updated_at' then e.updated_at when 'last_accessed_at' then e.last_accessed_at else e.created_at end), 'epoch') as dated_at
