@@ -137,7 +137,7 @@ impl Storage {
             owner: target.owner,
             metadata: json!({ "mimetype": description.media_type, "contentLength": description.declared }),
             user_metadata: description.user_metadata.clone(),
-            version: "1",
+            version: None,
             upsert: target.upsert,
         };
         let work = Work { service: vec![select], caller: vec![row.insert()] };
@@ -199,7 +199,7 @@ impl Storage {
             owner: target.owner,
             metadata: metadata.json(),
             user_metadata: Some(user_metadata.unwrap_or_else(|| json!({}))),
-            version,
+            version: Some(version),
             upsert: target.upsert,
         };
         let id = session::sql(
