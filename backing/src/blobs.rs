@@ -31,7 +31,8 @@ pub enum Blobs {
 pub struct Written {
     pub id: BlobId,
     pub size_bytes: u64,
-    pub md5: [u8; 16],
+    /// Unless the writer went without.
+    pub md5: Option<[u8; 16]>,
 }
 
 /// A blob as the sweeper sees it.
@@ -128,6 +129,14 @@ pub enum Writer {
 }
 
 impl Writer {
+    /// Goes without MD5, which takes longer than everything else that is done with a large blob. Asked before the first byte.
+    pub fn without_md5(mut self) -> Self {
+        match &mut self {
+            Self::Disk(writer) => writer.forget_md5(),
+        }
+        self
+    }
+
     /// Appends bytes; waits while what came before is on its way. After an error, or when this future was dropped, the writer is of
     /// no more use.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
