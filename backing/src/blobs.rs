@@ -16,14 +16,17 @@ use http_body::{Body, Frame, SizeHint};
 
 mod disk;
 mod id;
+mod s3;
 
 pub use disk::Disk;
 pub use id::BlobId;
+pub use s3::{S3, S3Settings};
 
 /// Where blobs are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Blobs {
     Disk(Disk),
+    S3(S3),
 }
 
 /// What has been written, safe from a loss of power.
@@ -57,6 +60,18 @@ pub enum Error {
     /// At the start: somebody has to change a setting or a permission.
     #[error("the folder {} cannot be written: {source}; let the user that runs ntier own it, or choose another", folder.display())]
     Unwritable { folder: PathBuf, source: io::Error },
+    /// A setting is wrong.
+    #[error("{0:?} is no address of an S3: it begins with https://, or with http:// where that is allowed")]
+    Endpoint(String),
+    /// A setting is wrong.
+    #[error("{0:?} cannot be the beginning of names in an S3 bucket")]
+    Prefix(String),
+    /// The network, or the S3 itself, is not well. Trying again may help.
+    #[error("the S3 bucket {bucket} cannot be reached: {cause}")]
+    Unreachable { bucket: String, cause: String },
+    /// Somebody has to change a setting, or what the key may do.
+    #[error("the S3 bucket {bucket} refuses: {cause}; is there such a bucket, and may this key write to it?")]
+    Refused { bucket: String, cause: String },
     #[error("blobs: {0}")]
     Io(#[source] io::Error),
 }
@@ -72,10 +87,11 @@ impl From<io::Error> for Error {
 
 impl Blobs {
     /// Begins a blob. Nobody sees it before [`Writer::finish`].
-    #[expect(clippy::unused_async, reason = "an S3 is asked")]
+    #[expect(clippy::unused_async, reason = "another store may have to be asked")]
     pub async fn writer(&self) -> Result<Writer, Error> {
         match self {
             Self::Disk(disk) => Ok(Writer::Disk(disk.writer())),
+            Self::S3(s3) => Ok(Writer::S3(Box::new(s3.writer()))),
         }
     }
 
@@ -83,6 +99,7 @@ impl Blobs {
     pub async fn read(&self, id: &BlobId, range: Range<u64>) -> Result<Reader, Error> {
         match self {
             Self::Disk(disk) => Ok(Reader::Disk(disk.read(id, range).await?)),
+            Self::S3(s3) => Ok(Reader::S3(s3.read(id, range).await?)),
         }
     }
 
@@ -90,6 +107,7 @@ impl Blobs {
     pub async fn copy(&self, from: &BlobId) -> Result<BlobId, Error> {
         match self {
             Self::Disk(disk) => disk.copy(from).await,
+            Self::S3(s3) => s3.copy(from).await,
         }
     }
 
@@ -97,6 +115,7 @@ impl Blobs {
     pub async fn remove(&self, ids: &[BlobId]) -> Result<(), Error> {
         match self {
             Self::Disk(disk) => disk.remove(ids).await,
+            Self::S3(s3) => s3.remove(ids).await,
         }
     }
 
@@ -104,6 +123,7 @@ impl Blobs {
     pub async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<Listed>, Error> {
         match self {
             Self::Disk(disk) => disk.list(after, limit).await,
+            Self::S3(s3) => s3.list(after, limit).await,
         }
     }
 
@@ -111,6 +131,7 @@ impl Blobs {
     pub async fn clean(&self, older_than: Duration) -> Result<usize, Error> {
         match self {
             Self::Disk(disk) => disk.clean(older_than).await,
+            Self::S3(s3) => s3.clean(older_than).await,
         }
     }
 
@@ -118,6 +139,7 @@ impl Blobs {
     pub async fn check(&self) -> Result<(), Error> {
         match self {
             Self::Disk(disk) => disk.check().await,
+            Self::S3(s3) => s3.check().await,
         }
     }
 }
@@ -126,6 +148,7 @@ impl Blobs {
 #[derive(Debug)]
 pub enum Writer {
     Disk(disk::Writer),
+    S3(Box<s3::Writer>),
 }
 
 impl Writer {
@@ -133,6 +156,7 @@ impl Writer {
     pub fn without_md5(mut self) -> Self {
         match &mut self {
             Self::Disk(writer) => writer.forget_md5(),
+            Self::S3(writer) => writer.forget_md5(),
         }
         self
     }
@@ -142,6 +166,7 @@ impl Writer {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         match self {
             Self::Disk(writer) => writer.write(bytes).await,
+            Self::S3(writer) => writer.write(bytes).await,
         }
     }
 
@@ -149,6 +174,7 @@ impl Writer {
     pub async fn finish(self) -> Result<Written, Error> {
         match self {
             Self::Disk(writer) => writer.finish().await,
+            Self::S3(writer) => writer.finish().await,
         }
     }
 }
@@ -157,6 +183,7 @@ impl Writer {
 #[derive(Debug)]
 pub enum Reader {
     Disk(disk::Reader),
+    S3(s3::Reader),
 }
 
 impl Reader {
@@ -164,6 +191,7 @@ impl Reader {
     pub fn remaining(&self) -> u64 {
         match self {
             Self::Disk(reader) => reader.remaining(),
+            Self::S3(reader) => reader.remaining(),
         }
     }
 }
@@ -178,6 +206,7 @@ impl Body for Reader {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let bytes = match &mut *self {
             Self::Disk(reader) => reader.poll(context),
+            Self::S3(reader) => reader.poll(context),
         };
         bytes.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
@@ -189,6 +218,16 @@ impl Body for Reader {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining())
     }
+}
+
+/// Moves bytes to a buffer until it has so many.
+fn collect(buffer: &mut Vec<u8>, bytes: &mut Bytes, limit: usize) {
+    let piece = bytes.split_to(bytes.len().min(limit - buffer.len()));
+    // A buffer that is not enough for the second piece is made as large as it may become: growing step by step copies.
+    if buffer.len() + piece.len() > buffer.capacity() && !buffer.is_empty() {
+        buffer.reserve_exact(limit - buffer.len());
+    }
+    buffer.extend_from_slice(&piece);
 }
 
 #[cfg(test)]

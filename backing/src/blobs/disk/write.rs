@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[cfg(target_os = "linux")]
 use std::num::NonZeroU64;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use md5::{Digest, Md5};
 #[cfg(target_os = "linux")]
 use rustix::fs::{Advice, fadvise};
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Folder;
-use crate::blobs::{BlobId, Error, Written};
+use crate::blobs::{BlobId, Error, Written, collect};
 
 /// Bytes that are written at once.
 pub const BATCH: usize = 256 << 10;
@@ -53,16 +53,11 @@ impl Writer {
     }
 
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
-        while bytes.has_remaining() {
+        while !bytes.is_empty() {
             if self.batch.len() == BATCH {
                 self.write_batch().await?;
             }
-            let piece = bytes.split_to(bytes.len().min(BATCH - self.batch.len()));
-            // Large from the beginning once it is more than a few pieces: growing step by step copies.
-            if self.batch.len() + piece.len() > self.batch.capacity() && !self.batch.is_empty() {
-                self.batch.reserve_exact(BATCH - self.batch.len());
-            }
-            self.batch.extend_from_slice(&piece);
+            collect(&mut self.batch, &mut bytes, BATCH);
         }
         Ok(())
     }
