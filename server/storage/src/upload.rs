@@ -165,7 +165,7 @@ impl Storage {
             size_bytes: written.size_bytes,
             media_type: description.media_type.clone(),
             cache_control: description.cache_control.clone(),
-            etag: format!("\"{}\"", hex(&written.md5)),
+            etag: etag(written),
             modified: Some(SystemTime::now()),
             robots: description.robots.clone(),
         };
@@ -382,6 +382,11 @@ async fn small_field(field: &mut multer::Field<'static>) -> Result<Vec<u8>, Erro
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken_form(cause: multer::Error) -> Error {
     Error::Broken(cause.to_string())
+}
+
+/// The MD5, as S3 has it; where that was not made, the blob's name, which nobody takes for one.
+pub fn etag(written: &Written) -> String {
+    written.md5.map_or_else(|| format!("\"{}\"", written.id), |md5| format!("\"{}\"", hex(&md5)))
 }
 
 pub fn hex(bytes: &[u8]) -> String {

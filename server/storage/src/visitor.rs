@@ -110,7 +110,8 @@ fn who(doorkeeper: &Doorkeeper, headers: &HeaderMap) -> Result<Option<Caller>, W
     let credentials = Credentials { apikey, authorization, user_agent: text(header::USER_AGENT) };
     let who = match (authorization, apikey) {
         (Some(_), _) => doorkeeper.holder(credentials, now()),
-        (None, _) => doorkeeper.identify(credentials, now()),
+        (None, Some(_)) => doorkeeper.identify(credentials, now()),
+        (None, None) => return Ok(None),
     };
     match who {
         Ok(caller) => Ok(Some(caller)),
