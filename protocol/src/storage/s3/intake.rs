@@ -43,6 +43,11 @@ impl Intake {
         Ok(Self { length, taken: 0, chunks, hash, checksum: checksum(parts)? })
     }
 
+    /// Leaves a checksum in the headers alone, where it is not that of this body.
+    pub fn without_checksum(self) -> Self {
+        Self { checksum: None, ..self }
+    }
+
     /// Takes from `input`, and gives a piece of what is to be stored; `None` when the input is used up.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, Error> {
         let piece = match &mut self.chunks {

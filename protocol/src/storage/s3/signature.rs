@@ -251,7 +251,8 @@ impl Signed {
         text
     }
 
-    pub(super) fn chain(&self, secret: &str) -> Chain {
+    /// What the chunks' signatures continue, whether or not this one holds.
+    pub fn chain(&self, secret: &str) -> Chain {
         let Scope { day, region, service } = &self.scope;
         let of_day = mac(format!("AWS4{secret}").as_bytes(), day);
         let of_region = mac(of_day.as_ref(), region);
