@@ -245,7 +245,7 @@ impl Storage {
 }
 
 /// Whether it is known that nothing was committed.
-fn is_certain(error: &Error) -> bool {
+pub(crate) fn is_certain(error: &Error) -> bool {
     use ntier_backing::database::Error as Database;
     !matches!(error, Error::Database(Database::Lost(_) | Database::Deadline))
 }
@@ -274,7 +274,7 @@ pub fn check(description: &Description, bucket: &Bucket, limit: u64, key: &Objec
 
 /// A bucket that takes only some types does not take a page that calls itself one of them (checklist F1). Other contents are not
 /// looked at: a browser is told not to guess.
-fn refuse_disguise(begin: &Bytes, said: &str, bucket: &Bucket) -> Result<(), Error> {
+pub(crate) fn refuse_disguise(begin: &Bytes, said: &str, bucket: &Bucket) -> Result<(), Error> {
     if bucket.allowed_mime_types.is_empty() || media_type::is_active(said) {
         return Ok(());
     }
