@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ntier-backing", &["ntier-security"]),
     ("ntier-rest", &["ntier-protocol", "ntier-security", "ntier-backing"]),
     ("ntier-auth", &["ntier-protocol", "ntier-security", "ntier-backing"]),
+    ("ntier-images", &[]),
     ("ntier-node", &["ntier-rest", "ntier-auth", "ntier-protocol", "ntier-security", "ntier-backing"]),
     ("ntier", &["ntier-node", "ntier-rest", "ntier-auth", "ntier-backing", "ntier-security"]),
     ("ntier-cli", &["ntier", "ntier-engine", "ntier-backing", "ntier-security"]),
