@@ -6,6 +6,7 @@
 
 mod body;
 mod buckets;
+mod declare;
 mod download;
 mod error;
 mod jobs;
@@ -34,6 +35,7 @@ use ntier_security::signed_url::Signer;
 use tokio::sync::Notify;
 
 pub use body::{Body, full};
+pub use declare::{Declared, DeclaredBucket};
 pub use error::Error;
 pub use store::{Metadata, Object};
 pub use sweep::{Swept, sweep};

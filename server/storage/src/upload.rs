@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, header};
 use http_body_util::BodyDataStream;
 use ntier_backing::blobs::Written;
@@ -16,6 +16,8 @@ use ntier_protocol::storage::name::{BucketId, ObjectKey};
 use ntier_security::caller::Caller;
 use ntier_security::signed_url::Scope;
 use serde_json::{Value, json};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 
 use crate::Storage;
 use crate::body::{self, Body};
@@ -31,6 +33,8 @@ const LARGEST_METADATA: usize = 1 << 20;
 const MOST_FIELDS: usize = 10;
 /// Bytes of a form's field.
 const LARGEST_FIELD: usize = LARGEST_METADATA;
+/// Bytes of a file that are read at once.
+const PIECE: usize = 64 << 10;
 /// Folders that a client shows as empty ones hold such a file, of no bytes and any type.
 const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 
@@ -94,16 +98,27 @@ impl Storage {
         target: Target<'_>,
         body: Body,
     ) -> Result<(String, Metadata), Error> {
-        let (description, mut source) = Source::open(visitor, body).await?;
+        let (description, source) = Source::open(visitor, body).await?;
         let request = Request::of(visitor, "storage.object.upload");
         let limits = self.may_upload(caller, &request, &target, &description).await?;
-        let limit = self.limit(&limits, target.key);
-        check(&description, &limits, limit, target.key)?;
+        self.write(&limits, &target, &description, source).await
+    }
+
+    /// Writes the file, as far as the bucket takes it, and then its row.
+    pub(crate) async fn write(
+        &self,
+        limits: &Bucket,
+        target: &Target<'_>,
+        description: &Description,
+        mut source: Source,
+    ) -> Result<(String, Metadata), Error> {
+        let limit = self.limit(limits, target.key);
+        check(description, limits, limit, target.key)?;
         let mut writer = self.blobs.writer().await?;
         let mut size: u64 = 0;
         while let Some(bytes) = source.next().await? {
             if size == 0 {
-                refuse_disguise(&bytes, &description.media_type, &limits)?;
+                refuse_disguise(&bytes, &description.media_type, limits)?;
             }
             size += bytes.len() as u64;
             if size > limit {
@@ -115,7 +130,7 @@ impl Storage {
             return Err(Error::Broken("its length is not what was said".into()));
         }
         let written = writer.finish().await?;
-        self.commit(&target, &description, &written).await
+        self.commit(target, description, &written).await
     }
 
     /// Asks whether the caller may put such an object there; `None` is somebody who was asked before. Gives what the bucket takes.
@@ -317,11 +332,13 @@ pub(crate) fn plain_metadata(json: &[u8]) -> Result<Option<Value>, Error> {
 }
 
 /// Where the bytes of a file come from.
-enum Source {
+pub(crate) enum Source {
     /// The body is the file.
     Raw(Body),
     /// A field of a form is.
     Form(Box<multer::Field<'static>>),
+    /// A file of this machine is.
+    File(File),
 }
 
 impl Source {
@@ -364,6 +381,11 @@ impl Source {
         match self {
             Self::Raw(body) => body::next(body).await,
             Self::Form(field) => field.chunk().await.map_err(broken_form),
+            Self::File(file) => {
+                let mut bytes = BytesMut::with_capacity(PIECE);
+                file.read_buf(&mut bytes).await.map_err(|cause| Error::Broken(cause.to_string()))?;
+                Ok(Some(bytes.freeze()).filter(|bytes| !bytes.is_empty()))
+            }
         }
     }
 }
