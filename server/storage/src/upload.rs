@@ -408,7 +408,12 @@ fn broken_form(cause: multer::Error) -> Error {
 
 /// The MD5, as S3 has it; where that was not made, the blob's name, which nobody takes for one.
 pub fn etag(written: &Written) -> String {
-    written.md5.map_or_else(|| format!("\"{}\"", written.id), |md5| format!("\"{}\"", hex(&md5)))
+    written.md5.map_or_else(|| format!("\"{}\"", written.id), |_| format!("\"{}\"", md5_hex(written)))
+}
+
+/// The MD5 in hexadecimal digits; empty where it was not made.
+pub fn md5_hex(written: &Written) -> String {
+    written.md5.map(|md5| hex(&md5)).unwrap_or_default()
 }
 
 pub fn hex(bytes: &[u8]) -> String {

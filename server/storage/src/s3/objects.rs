@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{Fault, Inflow, respond};
 use crate::Storage;
 use crate::body::{self, Body};
-use crate::download::{guard, set};
+use crate::download::{self, guard, set};
 use crate::error::Error;
 use crate::session::{self, Mode, Request, Work, sql};
 use crate::store::{self, Bucket, Object, format_time};
@@ -108,7 +108,7 @@ impl Storage {
         let length = wanted.end - wanted.start;
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         if !is_head && length > 0 {
-            *response.body_mut() = body::stream(&self.blobs, self.segments(object, wanted)?).await?;
+            *response.body_mut() = body::stream(&self.blobs, download::segments(object, wanted)?).await?;
         }
         Ok(response)
     }

@@ -15,10 +15,11 @@ use super::put::{Expected, accepted};
 use super::{Fault, Inflow, respond};
 use crate::Storage;
 use crate::body::{self, Body};
+use crate::download;
 use crate::error::Error;
 use crate::session::{self, sql};
 use crate::store::{self, Bucket, format_time};
-use crate::upload::hex;
+use crate::upload::md5_hex;
 use crate::visitor::{Visitor, owner};
 
 impl Storage {
@@ -39,7 +40,7 @@ impl Storage {
         let disguise = (part.number == 1).then_some((pending.description.media_type.as_str(), &limits));
         let received = self.s3_receive(inflow, Expected { limit, content_md5, disguise }).await?;
         self.s3_name_part(visitor, part, &pending, &limits, &received.written).await?;
-        Ok(accepted(&hex(&received.written.md5), received.checksum.as_ref()))
+        Ok(accepted(&md5_hex(&received.written), received.checksum.as_ref()))
     }
 
     pub(super) async fn s3_copy_part(
@@ -66,7 +67,7 @@ impl Storage {
             return Err(Wire::too_large().into());
         }
         // Through here and not by a link: a part's MD5 has to be known.
-        let mut from = body::stream(&self.blobs, self.segments(&object, range)?).await?;
+        let mut from = body::stream(&self.blobs, download::segments(&object, range)?).await?;
         let mut writer = self.blobs.writer().await.map_err(Error::from)?;
         while let Some(bytes) = body::next(&mut from).await? {
             writer.write(bytes).await.map_err(Error::from)?;
@@ -74,7 +75,7 @@ impl Storage {
         let written = writer.finish().await.map_err(Error::from)?;
         self.s3_name_part(visitor, part, &pending, &limits, &written).await?;
         let now = format_time(SystemTime::now());
-        Ok(respond::xml(answer::part_copied(&hex(&written.md5), &now)))
+        Ok(respond::xml(answer::part_copied(&md5_hex(&written), &now)))
     }
 
     /// Bytes that a part may have, beside the others.
@@ -93,7 +94,7 @@ impl Storage {
         written: &Written,
     ) -> Result<(), Fault> {
         let version = pending.version.as_str();
-        let (number, size, md5) = (part.number.to_string(), written.size_bytes.to_string(), hex(&written.md5));
+        let (number, size, md5) = (part.number.to_string(), written.size_bytes.to_string(), md5_hex(&written));
         let limit = self.limit(limits, &pending.key).to_string();
         let owner = owner(visitor.caller()?);
         let place = [Some(version), Some(number.as_str())];

@@ -72,7 +72,7 @@ impl Storage {
         }
         let checksum = intake.finish()?;
         let written = writer.finish().await.map_err(crate::Error::from)?;
-        if expected.content_md5.is_some_and(|expected| expected != written.md5) {
+        if expected.content_md5.is_some_and(|expected| Some(expected) != written.md5) {
             self.forget(vec![written.id]);
             return Err(Code::BadDigest.into());
         }
