@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ntier_backing::blobs::S3Settings;
 use ntier_backing::database::{Address, usual_connections};
 use ntier_node::Log;
 use ntier_security::Secret;
@@ -115,6 +116,22 @@ impl Default for S3 {
             path_style: false,
             allow_http: false,
         }
+    }
+}
+
+impl S3 {
+    /// The bucket, if files are kept in one.
+    pub fn bucket(&self) -> Option<S3Settings> {
+        Some(S3Settings {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            bucket: self.bucket.clone()?,
+            prefix: self.prefix.clone(),
+            access_key_id: self.access_key_id.clone()?,
+            secret_access_key: self.secret_access_key.clone()?,
+            path_style: self.path_style,
+            allow_http: self.allow_http,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ntier_backing::blobs::{self, Blobs, Disk};
+use ntier_backing::blobs::{self, Blobs, Disk, S3};
 use ntier_backing::database::Database;
 use ntier_node::{Log, Observation};
 use ntier_storage::{Declared, DeclaredBucket, Storage};
@@ -28,8 +28,11 @@ pub enum Error {
 
 /// Where the bytes of files are.
 pub async fn blobs(settings: &Settings) -> Result<Blobs, blobs::Error> {
-    let folder = settings.storage.folder.clone().unwrap_or_else(|| settings.data.join("files"));
-    let blobs = Blobs::Disk(Disk::open(folder)?);
+    let storage = &settings.storage;
+    let blobs = match storage.s3.bucket() {
+        Some(bucket) => Blobs::S3(S3::open(&bucket)?),
+        None => Blobs::Disk(Disk::open(storage.folder.clone().unwrap_or_else(|| settings.data.join("files")))?),
+    };
     blobs.check().await?;
     Ok(blobs)
 }
