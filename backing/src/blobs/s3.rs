@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::Uri;
-use ntier_security::secret::Secret;
+use ntier_security::Secret;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use object_store::client::HttpClient;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
