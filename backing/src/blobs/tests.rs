@@ -216,3 +216,22 @@ fn a_full_disk_is_told_from_a_broken_one() {
         assert_eq!(matches!(Error::from(io::Error::from(errno)), Error::NoSpace(_)), full, "{errno}");
     }
 }
+
+/// Whoever serves requests boxes what they do, and may do it on another thread.
+#[test]
+fn everything_may_be_sent() {
+    fn sent<T: Send>(_: Option<T>) {}
+    fn may_be_sent(blobs: &Blobs, id: &BlobId, writer: &mut Writer, done: Writer) {
+        sent(Some(blobs.writer()));
+        sent(Some(blobs.read(id, 0..1)));
+        sent(Some(blobs.copy(id)));
+        sent(Some(blobs.remove(&[])));
+        sent(Some(blobs.list(None, 1)));
+        sent(Some(blobs.clean(Duration::ZERO)));
+        sent(Some(blobs.check()));
+        sent(Some(writer.write(Bytes::new())));
+        sent(Some(done.finish()));
+    }
+    sent(Some(may_be_sent));
+    sent::<Reader>(None);
+}

@@ -53,8 +53,8 @@ fn what_nobody_writes_any_more_is_cleaned() {
         writer.write(bytes(600_000)).await.unwrap();
         let old = folder.join("tmp").join(BlobId::random().as_str());
         fs::write(&old, "abandoned").unwrap();
-        File::open(&old).unwrap().set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
-        assert_eq!(blobs.clean(Duration::from_secs(3600)).await.unwrap(), 1);
+        File::open(&old).unwrap().set_modified(SystemTime::now() - Duration::from_hours(2)).unwrap();
+        assert_eq!(blobs.clean(Duration::from_hours(1)).await.unwrap(), 1);
         assert!(!old.exists());
         let id = writer.finish().await.unwrap().id;
         assert!(read(blobs, &id, 0..600_000).await == bytes(600_000));

@@ -136,7 +136,7 @@ fn old_uploads_that_nobody_finished_are_removed() {
         server.say("upload-id-marker=b%262", 200, last);
         server.say("DELETE", 204, "");
         server.say("DELETE", 404, "<Error><Code>NoSuchUpload</Code></Error>");
-        assert_eq!(blobs.clean(Duration::from_secs(3600)).await.unwrap(), 1);
+        assert_eq!(blobs.clean(Duration::from_hours(1)).await.unwrap(), 1);
         let removed: Vec<_> = server.requests().into_iter().filter(|request| request.starts_with("DELETE")).collect();
         assert_eq!(removed.len(), 2, "{removed:?}");
         assert!(removed[0].contains(old.as_str()) && removed[0].contains("uploadId=a1"), "{removed:?}");

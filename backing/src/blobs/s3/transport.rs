@@ -64,9 +64,9 @@ impl Transport {
         let response = tokio::time::timeout(patience, self.0.request(request)).await;
         let response = response.map_err(|late| HttpError::new(HttpErrorKind::Timeout, late))?;
         // What is not a fault of connecting may be tried again as well: to do the same twice is to do it once here.
-        let response = response.map_err(|cause| match cause.is_connect() {
-            true => HttpError::new(HttpErrorKind::Connect, cause),
-            false => HttpError::new(HttpErrorKind::Request, cause),
+        let response = response.map_err(|cause| {
+            let kind = if cause.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Request };
+            HttpError::new(kind, cause)
         })?;
         Ok(response.map(|body| HttpResponseBody::new(Patient { body: Box::pin(body), waiting: None })))
     }

@@ -46,7 +46,7 @@ pub async fn clean(bucket: &Bucket, before: SystemTime) -> Result<usize, Error> 
         query.append(&mut markers);
         let Some(answer) = ask(bucket, Method::GET, &bucket.url, &query, &[]).await? else { return Ok(removed) };
         let page: Uploads = read(bucket, &answer)?;
-        for upload in page.uploads.iter().filter(|upload| upload.is_ours(bucket) && upload.began_before(before)) {
+        for upload in page.begun.iter().filter(|upload| upload.is_ours(bucket) && upload.began_before(before)) {
             let aborted = bucket.store.abort_multipart(&Path::from(upload.key.as_str()), &upload.id).await;
             match aborted {
                 Ok(()) => removed += 1,
@@ -90,7 +90,7 @@ struct CopiedPart {
 #[derive(Debug, Deserialize)]
 struct Uploads {
     #[serde(rename = "Upload", default)]
-    uploads: Vec<Upload>,
+    begun: Vec<Upload>,
     #[serde(rename = "IsTruncated", default)]
     is_truncated: bool,
     #[serde(rename = "NextKeyMarker")]
