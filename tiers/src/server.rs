@@ -223,7 +223,11 @@ fn node(
     });
     let storage = blobs.map(|blobs| {
         let (database, secret) = (rest.database.clone(), keys.jwt_secret.expose());
-        Arc::new(Storage::new(database, blobs, settings.storage.service.clone(), doorkeeper.clone(), secret))
+        let storage = Storage::new(database, blobs, settings.storage.service.clone(), doorkeeper.clone(), secret);
+        Arc::new(match files::credentials(settings, keys) {
+            Some(credentials) => storage.with_s3(credentials),
+            None => storage,
+        })
     });
     let folder = settings.public.clone().map(Source::Folder);
     let bucket = settings.public_bucket.clone().map(Source::Bucket);

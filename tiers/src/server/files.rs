@@ -7,6 +7,8 @@ use std::time::Duration;
 use ntier_backing::blobs::{self, Blobs, Disk, S3};
 use ntier_backing::database::Database;
 use ntier_node::{Log, Observation};
+use ntier_security::keys::Keys;
+use ntier_storage::s3::Credentials;
 use ntier_storage::{Declared, DeclaredBucket, Storage};
 
 use crate::project::config::Bucket;
@@ -35,6 +37,16 @@ pub async fn blobs(settings: &Settings) -> Result<Blobs, blobs::Error> {
     };
     blobs.check().await?;
     Ok(blobs)
+}
+
+/// With what S3's clients sign; `None` where their protocol is switched off.
+pub fn credentials(settings: &Settings, keys: &Keys) -> Option<Credentials> {
+    let key = keys.s3.as_ref().filter(|_| settings.storage.s3_protocol.enabled)?;
+    Some(Credentials {
+        access_key_id: key.access_key_id.clone(),
+        secret_access_key: key.secret_access_key.clone(),
+        session_secrets: vec![keys.anon_key.clone(), keys.publishable_key.clone()],
+    })
 }
 
 /// Makes the buckets of the configuration, or changes them; puts files into them where that is still to be done, which is after the

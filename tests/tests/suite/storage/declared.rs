@@ -10,6 +10,7 @@ on_both!(
     a_bucket_is_a_web_site,
     files_are_switched_off,
     the_largest_file_is_a_setting,
+    files_are_kept_on_an_s3,
 );
 
 const CONFIG: &str = r#"
@@ -96,7 +97,7 @@ fn a_bucket_is_a_web_site(world: &mut World) {
 }
 
 fn files_are_switched_off(world: &mut World) {
-    let without = World::start_with(world.backend, &["--storage-enabled", "false"]);
+    let without = World::start_with(world.backend, &["--storage-enabled=false"]);
     assert_eq!(without.files(&Who::Service, "GET /bucket").send().status, 404);
 }
 
@@ -106,6 +107,36 @@ fn the_largest_file_is_a_setting(world: &mut World) {
     let put = |text: &str| small.files(&Who::Service, "POST /object/a/a.txt").body("text/plain", text).send().json();
     assert_eq!(put("12345678901")["statusCode"], "413");
     assert_eq!(put("1234567890")["Key"], "a/a.txt");
+}
+
+/// Which is another node.
+fn files_are_kept_on_an_s3(world: &mut World) {
+    let made = world.files(&Who::Service, "POST /bucket").json(&json!({ "name": "blobs" })).send();
+    assert_eq!(made.status, 200);
+    let endpoint = format!("{}/storage/v1/s3", world.node.url);
+    let flags = [
+        "--storage-s3-bucket",
+        "blobs",
+        "--storage-s3-endpoint",
+        &endpoint,
+        "--storage-s3-path-style",
+        "--storage-s3-prefix",
+        "files/",
+        "--storage-s3-access-key-id",
+        world.key("s3_access_key_id"),
+        "--storage-s3-secret-access-key",
+        world.key("s3_secret_access_key"),
+    ];
+    let other = World::start_with(world.backend, &flags);
+    assert_eq!(other.files(&Who::Service, "POST /bucket").json(&json!({ "name": "a" })).send().status, 200);
+    let put = other.files(&Who::Service, "POST /object/a/a.txt").body("text/plain", "kept elsewhere").send();
+    assert_eq!(put.status, 200, "{}", put.text());
+    assert_eq!(other.files(&Who::Service, "GET /object/a/a.txt").send().text(), "kept elsewhere");
+    assert!(!other.data().join("files").exists());
+    let kept = "select count(*) as count from storage.objects where bucket_id = 'blobs' and name like 'files/%'";
+    assert_eq!(world.sql(kept), json!([{ "count": 1 }]));
+    assert_eq!(other.files(&Who::Service, "DELETE /object/a/a.txt").send().status, 200);
+    ntier_tests::until("it is gone", || world.sql(kept) == json!([{ "count": 0 }]));
 }
 
 #[test]
