@@ -275,13 +275,14 @@ mod tests {
 
     #[test]
     fn what_is_said_of_files_fits_together() {
+        type Change = fn(&mut Settings);
         let faults = |change: fn(&mut Settings)| {
             let mut settings = Settings::new(Mode::Serve);
             change(&mut settings);
             let told: Vec<String> = settings.check().iter().map(ToString::to_string).collect();
             told.join("; ")
         };
-        let cases: [(fn(&mut Settings), &str); 7] = [
+        let cases: [(Change, &str); 7] = [
             (|settings| settings.public_bucket = Some("site".into()), ""),
             (
                 |settings| {

@@ -100,7 +100,7 @@ async fn upload(
             Ok(()) => files += 1,
             // The others need not wait until somebody has changed this one.
             Err(ntier_storage::Error::Refused(wire)) => {
-                observe(Outcome::Remark(refused(name, &path, &wire.to_string())))
+                observe(Outcome::Remark(refused(name, &path, &wire.to_string())));
             }
             Err(cause) => return Err(Error::Object { path: path.display().to_string(), cause }),
         }

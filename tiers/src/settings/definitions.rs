@@ -535,7 +535,7 @@ pub const DEFINITIONS: &[Definition] = &[
         default: "us-east-1",
         doc: "Its region",
         set: |settings, text| {
-            let _: () = settings.storage.s3.region = text.to_owned();
+            text.clone_into(&mut settings.storage.s3.region);
             Ok(())
         },
     },
@@ -545,7 +545,7 @@ pub const DEFINITIONS: &[Definition] = &[
         default: "none",
         doc: "The beginning of all names in that bucket, such as files/",
         set: |settings, text| {
-            let _: () = settings.storage.s3.prefix = text.to_owned();
+            text.clone_into(&mut settings.storage.s3.prefix);
             Ok(())
         },
     },

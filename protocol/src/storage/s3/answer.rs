@@ -1,6 +1,6 @@
 //! The answers that are XML.
 //!
-//! Times are RFC 3339 in UTC, as PostgreSQL gives them when asked; ETags come without quotes and are quoted here.
+//! Times are RFC 3339 in UTC, as PostgreSQL gives them when asked; `ETags` come without quotes and are quoted here.
 
 use super::encoding;
 use super::request::{List, ListUploads, ListVersion, Object, Upload};
@@ -217,7 +217,7 @@ pub fn deleted(deleted: &[String], denied: &[String], quiet: bool) -> String {
     document.finish()
 }
 
-/// As headers and answers have an ETag.
+/// As headers and answers have an `ETag`.
 pub fn quoted(etag: &str) -> String {
     format!("\"{}\"", etag.trim_matches('"'))
 }

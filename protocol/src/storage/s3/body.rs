@@ -40,7 +40,7 @@ pub fn complete(bytes: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     walk(bytes, "CompleteMultipartUpload", |path, text| {
         match path {
             ["Part", "PartNumber"] => {
-                number = text.trim().parse().ok().filter(|number| (1..=LAST_PART).contains(number))
+                number = text.trim().parse().ok().filter(|number| (1..=LAST_PART).contains(number));
             }
             ["Part", "ETag"] => etag = Some(text.trim().trim_matches('"').to_owned()),
             ["Part"] => {
@@ -125,10 +125,9 @@ fn walk(bytes: &[u8], root: &str, mut end: impl FnMut(&[&str], &str) -> Result<(
             }
             Event::CData(data) => content.push_str(&data.decode().map_err(|_| Code::MalformedXML)?),
             Event::GeneralRef(reference) => content.push(referred(&reference)?),
-            Event::DocType(_) => return Err(Code::MalformedXML.into()),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::Empty(_) => {}
             Event::Eof if seen && path.is_empty() => return Ok(()),
-            Event::Eof => return Err(Code::MalformedXML.into()),
+            Event::DocType(_) | Event::Eof => return Err(Code::MalformedXML.into()),
         }
     }
 }

@@ -148,7 +148,7 @@ impl Decoder {
         let size = u64::from_str_radix(size, 16).ok().filter(|_| digits).ok_or_else(|| bad("a chunk has no size"))?;
         if let Some(signing) = &mut self.signing {
             let signature = extension.strip_prefix("chunk-signature=").map(str::trim);
-            signing.signature = signature.ok_or_else(|| bad("a chunk has no signature"))?.to_owned();
+            signature.ok_or_else(|| bad("a chunk has no signature"))?.clone_into(&mut signing.signature);
         }
         // More than was announced: nothing of it is taken.
         self.body_left = self.body_left.checked_sub(size).ok_or(Code::IncompleteBody)?;
@@ -187,7 +187,7 @@ impl Decoder {
 
     fn signed_trailer(&mut self, at: Option<usize>) -> Result<(), Error> {
         let signature = at.map(|at| self.trailer.remove(at).1).ok_or_else(|| bad("the trailer has no signature"))?;
-        let lines: String = self.trailer.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let lines = self.trailer.iter().fold(String::new(), |lines, (name, value)| lines + name + ":" + value + "\n");
         if let Some(signing) = &mut self.signing {
             signing.chain.trailer(&lines, &signature)?;
         }

@@ -33,9 +33,9 @@ pub struct Signed {
     date: String,
     at: i64,
     scope: Scope,
-    /// In lower case.
-    signed_headers: Vec<String>,
-    signature: String,
+    /// Names of those that were signed, in lower case.
+    headers: Vec<String>,
+    value: String,
     /// Seconds, where it is a presigned URL.
     expires: Option<i64>,
 }
@@ -166,8 +166,8 @@ fn signed(fields: Fields<'_>) -> Result<Signed, Error> {
         date: fields.date.to_owned(),
         at,
         scope: Scope { day: day.to_owned(), region: region.to_owned(), service: service.to_owned() },
-        signed_headers: fields.signed_headers.split(';').map(str::to_ascii_lowercase).collect(),
-        signature: fields.signature.to_ascii_lowercase(),
+        headers: fields.signed_headers.split(';').map(str::to_ascii_lowercase).collect(),
+        value: fields.signature.to_ascii_lowercase(),
         expires: fields.expires,
     })
 }
@@ -196,7 +196,7 @@ impl Signed {
             return Err(Error::new(Code::AccessDenied, "Invalid Service"));
         }
         let chain = self.chain(secret);
-        if self.paths(parts).iter().any(|path| self.signature_holds(parts, path, &chain)) {
+        if Self::paths(parts).iter().any(|path| self.signature_holds(parts, path, &chain)) {
             return Ok(chain);
         }
         Err(Code::SignatureDoesNotMatch.into())
@@ -214,7 +214,7 @@ impl Signed {
 
     /// Whoever has a presigned URL must not be able to say more with it than its maker did: `x-amz-copy-source`, for one.
     fn covers(&self, parts: &Parts<'_>) -> Result<(), Error> {
-        let signed = |name: &str| self.signed_headers.iter().any(|signed| signed == name);
+        let signed = |name: &str| self.headers.iter().any(|signed| signed == name);
         // Its value is in the canonical request whether or not it is among the signed headers.
         let matters = |name: &str| name == "host" || name.starts_with("x-amz-") && name != "x-amz-content-sha256";
         match parts.headers.iter().find(|(name, _)| matters(name) && !signed(name)) {
@@ -225,7 +225,7 @@ impl Signed {
     }
 
     /// As Amazon has it, and as it was sent: some clients sign the one where it differs from the other.
-    fn paths(&self, parts: &Parts<'_>) -> Vec<String> {
+    fn paths(parts: &Parts<'_>) -> Vec<String> {
         let canonical = encoding::path(&encoding::decoded(parts.path));
         let mut paths = vec![canonical];
         if paths[0] != parts.path {
@@ -237,17 +237,17 @@ impl Signed {
     fn signature_holds(&self, parts: &Parts<'_>, path: &str, chain: &Chain) -> bool {
         let canonical = self.canonical_request(parts, path);
         let expected = chain.sign(&format!("{ALGORITHM}\n{}\n{}", chain.stamp, sha256_hex(canonical.as_bytes())));
-        constant_time::verify_slices_are_equal(expected.as_bytes(), self.signature.as_bytes()).is_ok()
+        constant_time::verify_slices_are_equal(expected.as_bytes(), self.value.as_bytes()).is_ok()
     }
 
     fn canonical_request(&self, parts: &Parts<'_>, path: &str) -> String {
         let mut text = format!("{}\n{path}\n{}\n", parts.method, canonical_query(parts.query));
-        for name in &self.signed_headers {
+        for name in &self.headers {
             let values: Vec<String> =
                 parts.headers.iter().filter(|(found, _)| found == name).map(|(_, value)| folded(value)).collect();
             text.push_str(&format!("{name}:{}\n", values.join(",")));
         }
-        text.push_str(&format!("\n{}\n{}", self.signed_headers.join(";"), self.payload_text));
+        text.push_str(&format!("\n{}\n{}", self.headers.join(";"), self.payload_text));
         text
     }
 
@@ -261,7 +261,7 @@ impl Signed {
         Chain {
             key: hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()),
             stamp: format!("{}\n{day}/{region}/{service}/aws4_request", self.date),
-            previous: self.signature.clone(),
+            previous: self.value.clone(),
         }
     }
 }

@@ -87,9 +87,8 @@ impl Storage {
         let inflow = Inflow { intake: inflow.intake.without_checksum(), ..inflow };
         let wanted = s3_body::complete(&whole(inflow).await?)?;
         let operation = "storage.s3.upload.complete_multipart";
-        let pending = match self.s3_pending(upload).await? {
-            Some(pending) => pending,
-            None => return self.s3_completed(visitor, upload, operation).await,
+        let Some(pending) = self.s3_pending(upload).await? else {
+            return self.s3_completed(visitor, upload, operation).await;
         };
         let limits = self.s3_may_go_on(visitor, &pending, operation, !only_new).await;
         let limits = limits.map_err(|fault| unless_new(fault, only_new))?;
@@ -260,7 +259,7 @@ fn blobs(answer: &Answer, index: usize) -> Vec<BlobId> {
     rows.iter().filter_map(|row| row.text(0)).filter_map(BlobId::parse).collect()
 }
 
-/// The parts that the client means; all of them where it names none. It must know them by their ETags.
+/// The parts that the client means; all of them where it names none. It must know them by their `ETags`.
 fn choose<'a>(there: &'a [Uploaded], wanted: &[CompletedPart]) -> Result<Vec<&'a Uploaded>, Fault> {
     if there.is_empty() {
         return Err(Code::InvalidPart.into());

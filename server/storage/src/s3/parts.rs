@@ -94,7 +94,7 @@ impl Storage {
         written: &Written,
     ) -> Result<(), Fault> {
         let version = pending.version.as_str();
-        let (number, size, md5) = (part.number.to_string(), written.size_bytes.to_string(), md5_hex(&written));
+        let (number, size, md5) = (part.number.to_string(), written.size_bytes.to_string(), md5_hex(written));
         let limit = self.limit(limits, &pending.key).to_string();
         let owner = owner(visitor.caller()?);
         let place = [Some(version), Some(number.as_str())];
@@ -138,7 +138,7 @@ impl Storage {
             }
             Err(error) => {
                 if crate::upload::is_certain(&error) {
-                    self.forget(vec![written.id.clone()]);
+                    self.forget(vec![written.id]);
                 }
                 Err(changed(error))
             }

@@ -36,12 +36,14 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn bodies_are_taken() {
     let chunked = "5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n";
     let crc64 = "5\r\nhello\r\n0\r\nx-amz-checksum-crc64nvme:M3eFcAZSQlc=\r\n\r\n";
     let decoded = ("x-amz-decoded-content-length", "5");
-    let cases: &[(&str, &[(&str, &str)], &str, Option<Algorithm>)] = &[
+    let cases: &[(&str, Headers<'_>, &str, Option<Algorithm>)] = &[
         (UNSIGNED, &[("content-length", "5")], "hello", None),
         (UNSIGNED, &[], "hello", None),
         (HELLO, &[("content-length", "5")], "hello", None),
@@ -65,7 +67,7 @@ fn bodies_are_taken() {
 fn bodies_that_are_not_what_was_announced_are_refused() {
     let decoded = ("x-amz-decoded-content-length", "5");
     let crc32 = ("x-amz-trailer", "x-amz-checksum-crc32");
-    let cases: &[(&str, &[(&str, &str)], &str, Code)] = &[
+    let cases: &[(&str, Headers<'_>, &str, Code)] = &[
         (HELLO, &[], "hallo", Code::XAmzContentSHA256Mismatch),
         (UNSIGNED, &[("content-length", "6")], "hello", Code::IncompleteBody),
         (UNSIGNED, &[("content-length", "-1")], "hello", Code::InvalidRequest),

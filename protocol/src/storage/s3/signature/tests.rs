@@ -212,7 +212,8 @@ fn a_path_that_was_signed_as_it_was_sent_holds() {
         let header = authorization("host;x-amz-date", &"0".repeat(64));
         let headers = [HERE, BOTO_DATE, ("authorization", header.as_str())];
         let parts = Parts { method: "GET", path, query: "", headers: &headers };
-        read(&parts).unwrap().paths(&parts)
+        read(&parts).unwrap();
+        Signed::paths(&parts)
     };
     assert_eq!(chain("/b/a%20b"), ["/b/a%20b"]);
     assert_eq!(chain("/b/a+b%c3%a4(1)"), ["/b/a%2Bb%C3%A4%281%29", "/b/a+b%c3%a4(1)"]);
