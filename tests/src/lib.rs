@@ -11,6 +11,7 @@ pub mod mail;
 pub mod node;
 pub mod npm;
 pub mod postgres;
+pub mod s3;
 pub mod service;
 pub mod template;
 pub mod world;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::ask::{Answer, Ask, Who};
 use crate::node::{self, Node, PATIENCE};
+use crate::s3::Signer;
 use crate::{directory, template};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +192,33 @@ impl World {
         let mut ask = self.ask(who, line);
         ask.url = ask.url.replacen("/rest/v1", "/storage/v1", 1);
         ask
+    }
+
+    /// Who signs S3's requests now: the service with the access key, a user with a session token.
+    ///
+    /// # Panics
+    /// For whoever has none.
+    pub fn signer(&self, who: &Who) -> Signer {
+        let (access_key, secret, session_token) = match who {
+            Who::Service => (self.key("s3_access_key_id"), self.key("s3_secret_access_key"), None),
+            Who::User(id) => {
+                let claims = json!({ "sub": id, "role": "authenticated", "aud": "authenticated", "exp": now() + 3600 });
+                ("project", self.key("anon_key"), Some(self.token(&claims)))
+            }
+            Who::Anon | Who::Nobody => panic!("nobody signs as {who:?}"),
+        };
+        Signer { access_key: access_key.into(), secret: secret.into(), session_token, at: now(), expires: 60 }
+    }
+
+    /// `s3(&signer, "PUT /bucket/key")`: signed for this world's node.
+    ///
+    /// # Panics
+    /// When the line has no method and path.
+    pub fn s3(&self, signer: &Signer, line: &str) -> Ask<'_> {
+        let host = self.node.url.trim_start_matches("http://");
+        let method: Method = line.split(' ').next().and_then(|method| method.parse().ok()).expect("a method");
+        let url = format!("{}{}", self.node.url, signer.sign(host, line));
+        Ask { agent: &self.agent, method, url, headers: HeaderMap::new(), body: None }
     }
 
     /// A row of the data API as whoever has this token.

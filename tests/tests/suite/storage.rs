@@ -3,6 +3,7 @@
 mod declared;
 mod hostile;
 mod resumable;
+mod s3;
 
 use ntier_tests::ask::Answer;
 use ntier_tests::{Who, World, on_both};

@@ -96,7 +96,7 @@ impl Error {
 
     /// The body. `resource` is what was asked for: the bucket, or the bucket and the key.
     pub fn body(&self, resource: &str) -> String {
-        let mut document = Document::new("Error");
+        let mut document = Document::bare("Error");
         document.text("Resource", resource);
         document.text("Code", self.code.name());
         document.text("Message", &self.message);
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(
             error.body("photos/a&b"),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-             <Error xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Resource>photos/a&amp;b</Resource>\
+             <Error><Resource>photos/a&amp;b</Resource>\
              <Code>NoSuchKey</Code><Message>no &lt;such&gt; key</Message></Error>"
         );
     }

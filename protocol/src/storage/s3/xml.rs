@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
 /// A document that is being written.
@@ -13,8 +14,12 @@ pub(super) struct Document {
 
 impl Document {
     pub(super) fn new(root: &'static str) -> Self {
-        let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"{NAMESPACE}\">");
-        Self { text, open: vec![root] }
+        Self { text: format!("{DECLARATION}<{root} xmlns=\"{NAMESPACE}\">"), open: vec![root] }
+    }
+
+    /// Without a namespace, as errors are: botocore takes one with it for something else.
+    pub(super) fn bare(root: &'static str) -> Self {
+        Self { text: format!("{DECLARATION}<{root}>"), open: vec![root] }
     }
 
     pub(super) fn open(&mut self, name: &'static str) {
