@@ -696,10 +696,10 @@ mod tests {
         assert_eq!(
             faults,
             [
-                "error: config.toml:14: storage.buckets.inline.file_size_limit: expected a size such as \"50MiB\", found \"large\"",
-                "note: config.toml:16: storage.analytics has no effect yet",
-                "note: config.toml:18: storage.vector has no effect yet",
-                "warning: config.toml:20: unknown key storage.buckets.x.pubic; did you mean public?",
+                "error: config.toml:15: storage.buckets.inline.file_size_limit: expected a size such as \"50MiB\", found \"large\"",
+                "note: config.toml:17: storage.analytics has no effect yet",
+                "note: config.toml:19: storage.vector has no effect yet",
+                "warning: config.toml:21: unknown key storage.buckets.x.pubic; did you mean public?",
             ]
         );
     }
