@@ -32,7 +32,7 @@ const MOST_FIELDS: usize = 10;
 /// Bytes of a form's field.
 const LARGEST_FIELD: usize = LARGEST_METADATA;
 /// Folders that a client shows as empty ones hold such a file, of no bytes and any type.
-const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
+pub const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 
 /// Where an object goes, and for whom.
 #[derive(Debug, Clone)]
@@ -94,7 +94,18 @@ impl Storage {
         target: Target<'_>,
         body: Body,
     ) -> Result<(String, Metadata), Error> {
-        let (description, mut source) = Source::open(visitor, body).await?;
+        let (description, source) = Source::open(visitor, body).await?;
+        self.take_in(visitor, caller, target, (description, source)).await
+    }
+
+    /// Takes a file in: asks, reads, commits.
+    pub(crate) async fn take_in(
+        &self,
+        visitor: &Visitor,
+        caller: Option<&Caller>,
+        target: Target<'_>,
+        (description, mut source): (Description, Source),
+    ) -> Result<(String, Metadata), Error> {
         let request = Request::of(visitor, "storage.object.upload");
         let limits = self.may_upload(caller, &request, &target, &description).await?;
         let limit = self.limit(&limits, target.key);
@@ -317,7 +328,7 @@ pub(crate) fn plain_metadata(json: &[u8]) -> Result<Option<Value>, Error> {
 }
 
 /// Where the bytes of a file come from.
-enum Source {
+pub enum Source {
     /// The body is the file.
     Raw(Body),
     /// A field of a form is.
