@@ -119,7 +119,13 @@ begin
   alter table storage.migrations enable row level security;
 
   -- Not all: TRUNCATE asks no policy.
-  grant select, insert, update, delete on storage.buckets, storage.objects to anon, authenticated;
+  grant select, insert, update, delete on storage.buckets to anon, authenticated;
+  grant select, delete on storage.objects to anon, authenticated;
+  -- `version` names the blob: who could set it could read what belongs to others.
+  grant
+    insert (id, bucket_id, name, owner, owner_id, created_at, updated_at, last_accessed_at, metadata, user_metadata),
+    update (id, bucket_id, name, owner, owner_id, created_at, updated_at, last_accessed_at, metadata, user_metadata)
+    on storage.objects to anon, authenticated;
   grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to anon, authenticated;
   grant all on storage.buckets, storage.objects, storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to service_role;
   grant all on storage.buckets, storage.objects, storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts, storage.migrations

@@ -16,14 +16,17 @@ use http_body::{Body, Frame, SizeHint};
 
 mod disk;
 mod id;
+mod s3;
 
 pub use disk::Disk;
 pub use id::BlobId;
+pub use s3::{S3, S3Settings};
 
 /// Where blobs are. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Blobs {
     Disk(Disk),
+    S3(S3),
 }
 
 /// What has been written, safe from a loss of power.
@@ -31,7 +34,8 @@ pub enum Blobs {
 pub struct Written {
     pub id: BlobId,
     pub size_bytes: u64,
-    pub md5: [u8; 16],
+    /// Unless the writer went without.
+    pub md5: Option<[u8; 16]>,
 }
 
 /// A blob as the sweeper sees it.
@@ -56,6 +60,18 @@ pub enum Error {
     /// At the start: somebody has to change a setting or a permission.
     #[error("the folder {} cannot be written: {source}; let the user that runs ntier own it, or choose another", folder.display())]
     Unwritable { folder: PathBuf, source: io::Error },
+    /// A setting is wrong.
+    #[error("{0:?} is no address of an S3: it begins with https://, or with http:// where that is allowed")]
+    Endpoint(String),
+    /// A setting is wrong.
+    #[error("{0:?} cannot be the beginning of names in an S3 bucket")]
+    Prefix(String),
+    /// The network, or the S3 itself, is not well. Trying again may help.
+    #[error("the S3 bucket {bucket} cannot be reached: {cause}")]
+    Unreachable { bucket: String, cause: String },
+    /// Somebody has to change a setting, or what the key may do.
+    #[error("the S3 bucket {bucket} refuses: {cause}; is there such a bucket, and may this key write to it?")]
+    Refused { bucket: String, cause: String },
     #[error("blobs: {0}")]
     Io(#[source] io::Error),
 }
@@ -71,10 +87,11 @@ impl From<io::Error> for Error {
 
 impl Blobs {
     /// Begins a blob. Nobody sees it before [`Writer::finish`].
-    #[expect(clippy::unused_async, reason = "an S3 is asked")]
+    #[expect(clippy::unused_async, reason = "another store may have to be asked")]
     pub async fn writer(&self) -> Result<Writer, Error> {
         match self {
             Self::Disk(disk) => Ok(Writer::Disk(disk.writer())),
+            Self::S3(s3) => Ok(Writer::S3(Box::new(s3.writer()))),
         }
     }
 
@@ -82,6 +99,7 @@ impl Blobs {
     pub async fn read(&self, id: &BlobId, range: Range<u64>) -> Result<Reader, Error> {
         match self {
             Self::Disk(disk) => Ok(Reader::Disk(disk.read(id, range).await?)),
+            Self::S3(s3) => Ok(Reader::S3(s3.read(id, range).await?)),
         }
     }
 
@@ -89,6 +107,7 @@ impl Blobs {
     pub async fn copy(&self, from: &BlobId) -> Result<BlobId, Error> {
         match self {
             Self::Disk(disk) => disk.copy(from).await,
+            Self::S3(s3) => s3.copy(from).await,
         }
     }
 
@@ -96,6 +115,7 @@ impl Blobs {
     pub async fn remove(&self, ids: &[BlobId]) -> Result<(), Error> {
         match self {
             Self::Disk(disk) => disk.remove(ids).await,
+            Self::S3(s3) => s3.remove(ids).await,
         }
     }
 
@@ -103,6 +123,7 @@ impl Blobs {
     pub async fn list(&self, after: Option<&BlobId>, limit: usize) -> Result<Vec<Listed>, Error> {
         match self {
             Self::Disk(disk) => disk.list(after, limit).await,
+            Self::S3(s3) => s3.list(after, limit).await,
         }
     }
 
@@ -110,6 +131,7 @@ impl Blobs {
     pub async fn clean(&self, older_than: Duration) -> Result<usize, Error> {
         match self {
             Self::Disk(disk) => disk.clean(older_than).await,
+            Self::S3(s3) => s3.clean(older_than).await,
         }
     }
 
@@ -117,6 +139,7 @@ impl Blobs {
     pub async fn check(&self) -> Result<(), Error> {
         match self {
             Self::Disk(disk) => disk.check().await,
+            Self::S3(s3) => s3.check().await,
         }
     }
 }
@@ -125,14 +148,25 @@ impl Blobs {
 #[derive(Debug)]
 pub enum Writer {
     Disk(disk::Writer),
+    S3(Box<s3::Writer>),
 }
 
 impl Writer {
+    /// Goes without MD5, which takes longer than everything else that is done with a large blob. Asked before the first byte.
+    pub fn without_md5(mut self) -> Self {
+        match &mut self {
+            Self::Disk(writer) => writer.forget_md5(),
+            Self::S3(writer) => writer.forget_md5(),
+        }
+        self
+    }
+
     /// Appends bytes; waits while what came before is on its way. After an error, or when this future was dropped, the writer is of
     /// no more use.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         match self {
             Self::Disk(writer) => writer.write(bytes).await,
+            Self::S3(writer) => writer.write(bytes).await,
         }
     }
 
@@ -140,6 +174,7 @@ impl Writer {
     pub async fn finish(self) -> Result<Written, Error> {
         match self {
             Self::Disk(writer) => writer.finish().await,
+            Self::S3(writer) => writer.finish().await,
         }
     }
 }
@@ -148,6 +183,7 @@ impl Writer {
 #[derive(Debug)]
 pub enum Reader {
     Disk(disk::Reader),
+    S3(s3::Reader),
 }
 
 impl Reader {
@@ -155,6 +191,7 @@ impl Reader {
     pub fn remaining(&self) -> u64 {
         match self {
             Self::Disk(reader) => reader.remaining(),
+            Self::S3(reader) => reader.remaining(),
         }
     }
 }
@@ -169,6 +206,7 @@ impl Body for Reader {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let bytes = match &mut *self {
             Self::Disk(reader) => reader.poll(context),
+            Self::S3(reader) => reader.poll(context),
         };
         bytes.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
@@ -180,6 +218,16 @@ impl Body for Reader {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.remaining())
     }
+}
+
+/// Moves bytes to a buffer until it has so many.
+fn collect(buffer: &mut Vec<u8>, bytes: &mut Bytes, limit: usize) {
+    let piece = bytes.split_to(bytes.len().min(limit - buffer.len()));
+    // A buffer that is not enough for the second piece is made as large as it may become: growing step by step copies.
+    if buffer.len() + piece.len() > buffer.capacity() && !buffer.is_empty() {
+        buffer.reserve_exact(limit - buffer.len());
+    }
+    buffer.extend_from_slice(&piece);
 }
 
 #[cfg(test)]

@@ -9,4 +9,5 @@ pub mod media_type;
 pub mod name;
 pub mod range;
 pub mod request;
+pub mod s3;
 pub mod tus;

@@ -5,6 +5,7 @@
 //! a change of the files of the keys the keys.
 //! At the end the requests under way are answered, then the database is let go.
 
+mod files;
 mod pages;
 
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use ntier_auth::{Auth, Delivery, Sms};
-use ntier_backing::blobs::{self, Blobs, Disk};
+use ntier_backing::blobs::{self, Blobs};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
@@ -63,6 +64,8 @@ pub enum Error {
     Mail(#[from] ntier_auth::Fault),
     #[error("files cannot be kept: {0}")]
     Blobs(#[from] blobs::Error),
+    #[error(transparent)]
+    Files(#[from] files::Error),
 }
 
 /// A node that answers.
@@ -154,11 +157,11 @@ async fn serve(
         Some(auth) => Delivery::new(database.clone(), auth)?,
         None => None,
     };
-    let blobs = match &settings.storage {
-        Some(storage) => Some(blobs(settings, storage).await?),
-        None => None,
-    };
+    let blobs = if settings.storage.enabled { Some(files::blobs(settings).await?) } else { None };
     let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, address)?);
+    if let Some(storage) = storage_of(&node) {
+        files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;
+    }
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
@@ -169,9 +172,7 @@ async fn serve(
     let first = keys.keys.clone();
     let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
     let keeping =
-        settings.storage.as_ref().zip(storage_of(&node)).map(|(settings_of_files, storage)| {
-            tokio::spawn(keep(storage, settings_of_files.sweep_after, settings.log))
-        });
+        storage_of(&node).map(|storage| tokio::spawn(files::keep(storage, settings.storage.sweep_after, settings.log)));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -220,10 +221,16 @@ fn node(
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, sms, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone(), vault)
     });
-    let storage = settings.storage.as_ref().zip(blobs).map(|(storage, blobs)| {
+    let storage = blobs.map(|blobs| {
         let (database, secret) = (rest.database.clone(), keys.jwt_secret.expose());
-        Arc::new(Storage::new(database, blobs, storage.service.clone(), doorkeeper.clone(), secret))
+        let storage = Storage::new(database, blobs, settings.storage.service.clone(), doorkeeper.clone(), secret);
+        Arc::new(match files::credentials(settings, keys) {
+            Some(credentials) => storage.with_s3(credentials),
+            None => storage,
+        })
     });
+    let folder = settings.public.clone().map(Source::Folder);
+    let bucket = settings.public_bucket.clone().map(Source::Bucket);
     let backend = Backend {
         rest,
         auth,
@@ -233,21 +240,13 @@ fn node(
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
         jwks: RwLock::new(keys.jwks()?.to_string()),
-        site: settings.public.clone().map(|folder| Site::new(Source::Folder(folder))),
+        site: folder.or(bucket).map(Site::new),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, address),
             Mode::Serve => Vec::new(),
         },
     };
     Ok(Node { service: Service::Backend(Box::new(backend)), limits, log: settings.log })
-}
-
-/// Where the bytes of files are.
-async fn blobs(settings: &Settings, storage: &crate::settings::Storage) -> Result<Blobs, Error> {
-    let folder = storage.folder.clone().unwrap_or_else(|| settings.data.join("files"));
-    let blobs = Blobs::Disk(Disk::open(folder)?);
-    blobs.check().await?;
-    Ok(blobs)
 }
 
 fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
@@ -363,23 +362,6 @@ fn storage_of(node: &Node) -> Option<Arc<Storage>> {
         Service::Backend(backend) => backend.storage.clone(),
         Service::DataApi(_) | Service::Admin(_) => None,
     }
-}
-
-/// Does what is to be done about files beside requests: jobs at once, and a look now and then at blobs that no row names.
-async fn keep(storage: Arc<Storage>, sweep_after: Duration, log: Log) {
-    let sweeping = async {
-        loop {
-            tokio::time::sleep(sweep_after).await;
-            match storage.sweep(sweep_after).await {
-                Ok(swept) if swept.removed + swept.unfinished > 0 => {
-                    log.observe(&Observation::BlobsSwept { removed: swept.removed, unfinished: swept.unfinished });
-                }
-                Ok(_) => {}
-                Err(cause) => log.observe(&Observation::BlobsNotSwept { cause: &cause.to_string() }),
-            }
-        }
-    };
-    tokio::join!(storage.clone().do_jobs(), sweeping);
 }
 
 /// Exchanges the keys whenever their files change, or the time of one is over. What cannot be read leaves them as they are, and

@@ -227,7 +227,8 @@ where
 async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary) -> Response<Outbound> {
     if node.streams(request.uri().path()) {
         let request = request.map(|body| Inbound::new(body, boundary, node.limits.pace).boxed_unsync());
-        return node.stream(request).await.map(Outbound::Stream);
+        // What files need is large, and other requests need not carry it.
+        return Box::pin(node.stream(request)).await.map(Outbound::Stream);
     }
     let response = handle_whole(node, request).await;
     // The body was read before the answer was made.

@@ -315,8 +315,9 @@ impl Storage {
         let caller = visitor.caller()?;
         let owner = owner(caller);
         let target = Target { bucket, key, owner: owner.as_deref(), upsert };
-        let taken = self.take_in(visitor, Some(caller), target, (description, Source::Raw(body))).await?;
-        Ok(taken.1)
+        let request = Request::of(visitor, "storage.object.upload");
+        let limits = self.may_upload(Some(caller), &request, &target, &description).await?;
+        Ok(self.write(&limits, &target, &description, Source::Raw(body)).await?.1)
     }
 
     async fn dav_delete(&self, visitor: &Visitor, place: &Place) -> Answer {

@@ -7,6 +7,7 @@
 mod body;
 mod buckets;
 mod dav;
+mod declare;
 mod download;
 mod error;
 mod jobs;
@@ -15,6 +16,7 @@ mod remove;
 mod render;
 mod respond;
 mod resumable;
+pub mod s3;
 mod session;
 mod sign;
 mod store;
@@ -34,6 +36,7 @@ use ntier_security::signed_url::Signer;
 use tokio::sync::Notify;
 
 pub use body::{Body, full};
+pub use declare::{Declared, DeclaredBucket};
 pub use error::Error;
 pub use store::{Metadata, Object};
 pub use sweep::{Swept, sweep};
@@ -81,6 +84,8 @@ pub struct Storage {
     studio: Studio,
     /// There is a job to do.
     jobs: Notify,
+    /// `None` where S3 is switched off.
+    s3: Option<s3::Credentials>,
 }
 
 impl Storage {
@@ -94,11 +99,22 @@ impl Storage {
     ) -> Self {
         let studio = Studio::new(settings.image_places);
         let signer = Signer::new(jwt_secret);
-        Self { database, blobs, settings, doorkeeper, signer, studio, jobs: Notify::new() }
+        Self { database, blobs, settings, doorkeeper, signer, studio, jobs: Notify::new(), s3: None }
+    }
+
+    /// Takes requests by S3's protocol too.
+    pub fn with_s3(self, credentials: s3::Credentials) -> Self {
+        Self { s3: Some(credentials), ..self }
     }
 
     /// Answers a request. `path` is what follows `/storage/v1`, as it came.
     pub async fn answer(&self, path: &str, request: Request<Body>) -> Response<Body> {
+        // Keys may have what is no step of a path elsewhere.
+        if self.s3.is_some() && (path == "/s3" || path.starts_with("/s3/")) {
+            let whole = request.uri().path();
+            let root = whole[..whole.len().saturating_sub(path.len())].to_owned() + "/s3";
+            return self.answer_s3(&root, request).await;
+        }
         let (parts, body) = request.into_parts();
         let answer = match Visitor::new(parts, path, &self.doorkeeper) {
             Ok(visitor) => self.route(&visitor, body).await,

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::respond;
 use crate::session::{self, Request, sql};
 use crate::store::{self, Metadata, Part};
-use crate::upload::{self, Description, Target, hex};
+use crate::upload::{self, Description, Target, hex, md5_hex};
 use crate::visitor::{Visitor, now, owner};
 
 /// Bytes after which a piece is committed: what a node that dies takes with it of one upload.
@@ -365,7 +365,7 @@ impl Storage {
         let Open { writer, again, new_bytes } = open;
         let written: Written = writer.finish().await?;
         let number = again.as_ref().map_or_else(|| pieces.last().map_or(1, |last| last.number + 1), |last| last.number);
-        let piece = Piece { number, blob: written.id, size_bytes: written.size_bytes, md5: hex(&written.md5) };
+        let piece = Piece { number, blob: written.id, size_bytes: written.size_bytes, md5: md5_hex(&written) };
         let expires = self.expiry();
         let answer =
             session::finish(&self.database, piece.commit(upload, holder, new_bytes, self.settings.resumable_seconds))
@@ -406,7 +406,7 @@ impl Storage {
         if pieces.is_empty() {
             // A file of no bytes has a blob all the same.
             let written = self.blobs.writer().await?.finish().await?;
-            let piece = Piece { number: 1, blob: written.id, size_bytes: 0, md5: hex(&written.md5) };
+            let piece = Piece { number: 1, blob: written.id, size_bytes: 0, md5: md5_hex(&written) };
             let statement = piece.insert(&upload.id);
             session::finish(&self.database, vec![statement]).await?;
         }

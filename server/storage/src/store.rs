@@ -174,35 +174,40 @@ pub struct NewObject<'a> {
     pub owner: Option<&'a str>,
     pub metadata: Value,
     pub user_metadata: Option<Value>,
-    pub version: &'a str,
+    /// `None` where it is only tried whether the row may be there: who names a blob is the service alone.
+    pub version: Option<&'a str>,
     pub upsert: bool,
 }
 
 impl NewObject<'_> {
-    /// Gives the id. An upsert keeps who owned the object where the caller is nobody.
+    /// An upsert keeps who owned the object where the caller is nobody, and gives its id.
     pub fn insert(&self) -> Statement {
-        const INSERT: &str = "insert into storage.objects (bucket_id, name, owner, owner_id, metadata, user_metadata, version) \
-             values ($1, $2, $3::uuid, $4, $5::jsonb, $6::jsonb, $7)";
-        const UPSERT: &str = "insert into storage.objects (bucket_id, name, owner, owner_id, metadata, user_metadata, version) \
-             values ($1, $2, $3::uuid, $4, $5::jsonb, $6::jsonb, $7) \
-             on conflict (bucket_id, name) do update set metadata = excluded.metadata, \
-             user_metadata = excluded.user_metadata, version = excluded.version, \
-             owner = coalesce(excluded.owner, objects.owner), owner_id = coalesce(excluded.owner_id, objects.owner_id) \
-             returning id";
+        let (column, value, set) = match self.version {
+            Some(_) => (", version", ", $7", ", version = excluded.version"),
+            None => ("", "", ""),
+        };
+        let upsert = format!(
+            " on conflict (bucket_id, name) do update set metadata = excluded.metadata, user_metadata = excluded.user_metadata, \
+             owner = coalesce(excluded.owner, objects.owner), owner_id = coalesce(excluded.owner_id, objects.owner_id){set} \
+             returning id"
+        );
+        let text = format!(
+            "insert into storage.objects (bucket_id, name, owner, owner_id, metadata, user_metadata{column}) \
+             values ($1, $2, $3::uuid, $4, $5::jsonb, $6::jsonb{value}){}",
+            if self.upsert { upsert.as_str() } else { "" }
+        );
         let uuid = self.owner.filter(|owner| uuid::Uuid::try_parse(owner).is_ok());
-        let user_metadata = self.user_metadata.as_ref().map(Value::to_string);
-        sql(
-            if self.upsert { UPSERT } else { INSERT },
-            &[
-                Some(self.bucket.as_str()),
-                Some(self.key.as_str()),
-                uuid,
-                self.owner,
-                Some(&self.metadata.to_string()),
-                user_metadata.as_deref(),
-                Some(self.version),
-            ],
-        )
+        let (metadata, user_metadata) = (self.metadata.to_string(), self.user_metadata.as_ref().map(Value::to_string));
+        let mut parameters = vec![
+            Some(self.bucket.as_str()),
+            Some(self.key.as_str()),
+            uuid,
+            self.owner,
+            Some(metadata.as_str()),
+            user_metadata.as_deref(),
+        ];
+        parameters.extend(self.version.map(Some));
+        sql(&text, &parameters)
     }
 }
 

@@ -151,7 +151,7 @@ impl Storage {
             owner: owner.as_deref(),
             metadata: metadata.json(),
             user_metadata: user_metadata.clone(),
-            version: "1",
+            version: None,
             upsert,
         };
         let work = Work { service: Vec::new(), caller: vec![row.insert()] };

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, header};
 use http_body_util::BodyDataStream;
 use ntier_backing::blobs::Written;
@@ -16,6 +16,8 @@ use ntier_protocol::storage::name::{BucketId, ObjectKey};
 use ntier_security::caller::Caller;
 use ntier_security::signed_url::Scope;
 use serde_json::{Value, json};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 
 use crate::Storage;
 use crate::body::{self, Body};
@@ -31,6 +33,8 @@ const LARGEST_METADATA: usize = 1 << 20;
 const MOST_FIELDS: usize = 10;
 /// Bytes of a form's field.
 const LARGEST_FIELD: usize = LARGEST_METADATA;
+/// Bytes of a file that are read at once.
+const PIECE: usize = 64 << 10;
 /// Folders that a client shows as empty ones hold such a file, of no bytes and any type.
 pub const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 
@@ -95,26 +99,26 @@ impl Storage {
         body: Body,
     ) -> Result<(String, Metadata), Error> {
         let (description, source) = Source::open(visitor, body).await?;
-        self.take_in(visitor, caller, target, (description, source)).await
-    }
-
-    /// Takes a file in: asks, reads, commits.
-    pub(crate) async fn take_in(
-        &self,
-        visitor: &Visitor,
-        caller: Option<&Caller>,
-        target: Target<'_>,
-        (description, mut source): (Description, Source),
-    ) -> Result<(String, Metadata), Error> {
         let request = Request::of(visitor, "storage.object.upload");
         let limits = self.may_upload(caller, &request, &target, &description).await?;
-        let limit = self.limit(&limits, target.key);
-        check(&description, &limits, limit, target.key)?;
+        self.write(&limits, &target, &description, source).await
+    }
+
+    /// Writes the file, as far as the bucket takes it, and then its row.
+    pub(crate) async fn write(
+        &self,
+        limits: &Bucket,
+        target: &Target<'_>,
+        description: &Description,
+        mut source: Source,
+    ) -> Result<(String, Metadata), Error> {
+        let limit = self.limit(limits, target.key);
+        check(description, limits, limit, target.key)?;
         let mut writer = self.blobs.writer().await?;
         let mut size: u64 = 0;
         while let Some(bytes) = source.next().await? {
             if size == 0 {
-                refuse_disguise(&bytes, &description.media_type, &limits)?;
+                refuse_disguise(&bytes, &description.media_type, limits)?;
             }
             size += bytes.len() as u64;
             if size > limit {
@@ -126,7 +130,7 @@ impl Storage {
             return Err(Error::Broken("its length is not what was said".into()));
         }
         let written = writer.finish().await?;
-        self.commit(&target, &description, &written).await
+        self.commit(target, description, &written).await
     }
 
     /// Asks whether the caller may put such an object there; `None` is somebody who was asked before. Gives what the bucket takes.
@@ -148,7 +152,7 @@ impl Storage {
             owner: target.owner,
             metadata: json!({ "mimetype": description.media_type, "contentLength": description.declared }),
             user_metadata: description.user_metadata.clone(),
-            version: "1",
+            version: None,
             upsert: target.upsert,
         };
         let work = Work { service: vec![select], caller: vec![row.insert()] };
@@ -176,7 +180,7 @@ impl Storage {
             size_bytes: written.size_bytes,
             media_type: description.media_type.clone(),
             cache_control: description.cache_control.clone(),
-            etag: format!("\"{}\"", hex(&written.md5)),
+            etag: etag(written),
             modified: Some(SystemTime::now()),
             robots: description.robots.clone(),
         };
@@ -210,7 +214,7 @@ impl Storage {
             owner: target.owner,
             metadata: metadata.json(),
             user_metadata: Some(user_metadata.unwrap_or_else(|| json!({}))),
-            version,
+            version: Some(version),
             upsert: target.upsert,
         };
         let id = session::sql(
@@ -256,7 +260,7 @@ impl Storage {
 }
 
 /// Whether it is known that nothing was committed.
-fn is_certain(error: &Error) -> bool {
+pub(crate) fn is_certain(error: &Error) -> bool {
     use ntier_backing::database::Error as Database;
     !matches!(error, Error::Database(Database::Lost(_) | Database::Deadline))
 }
@@ -285,7 +289,7 @@ pub fn check(description: &Description, bucket: &Bucket, limit: u64, key: &Objec
 
 /// A bucket that takes only some types does not take a page that calls itself one of them (checklist F1). Other contents are not
 /// looked at: a browser is told not to guess.
-fn refuse_disguise(begin: &Bytes, said: &str, bucket: &Bucket) -> Result<(), Error> {
+pub(crate) fn refuse_disguise(begin: &Bytes, said: &str, bucket: &Bucket) -> Result<(), Error> {
     if bucket.allowed_mime_types.is_empty() || media_type::is_active(said) {
         return Ok(());
     }
@@ -328,11 +332,13 @@ pub(crate) fn plain_metadata(json: &[u8]) -> Result<Option<Value>, Error> {
 }
 
 /// Where the bytes of a file come from.
-pub enum Source {
+pub(crate) enum Source {
     /// The body is the file.
     Raw(Body),
     /// A field of a form is.
     Form(Box<multer::Field<'static>>),
+    /// A file of this machine is.
+    File(File),
 }
 
 impl Source {
@@ -375,6 +381,11 @@ impl Source {
         match self {
             Self::Raw(body) => body::next(body).await,
             Self::Form(field) => field.chunk().await.map_err(broken_form),
+            Self::File(file) => {
+                let mut bytes = BytesMut::with_capacity(PIECE);
+                file.read_buf(&mut bytes).await.map_err(|cause| Error::Broken(cause.to_string()))?;
+                Ok(Some(bytes.freeze()).filter(|bytes| !bytes.is_empty()))
+            }
         }
     }
 }
@@ -393,6 +404,16 @@ async fn small_field(field: &mut multer::Field<'static>) -> Result<Vec<u8>, Erro
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken_form(cause: multer::Error) -> Error {
     Error::Broken(cause.to_string())
+}
+
+/// The MD5, as S3 has it; where that was not made, the blob's name, which nobody takes for one.
+pub fn etag(written: &Written) -> String {
+    written.md5.map_or_else(|| format!("\"{}\"", written.id), |_| format!("\"{}\"", md5_hex(written)))
+}
+
+/// The MD5 in hexadecimal digits; empty where it was not made.
+pub fn md5_hex(written: &Written) -> String {
+    written.md5.map(|md5| hex(&md5)).unwrap_or_default()
 }
 
 pub fn hex(bytes: &[u8]) -> String {

@@ -10,21 +10,27 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
+
+use bytes::Bytes;
 use md5::{Digest, Md5};
+#[cfg(target_os = "linux")]
+use rustix::fs::{Advice, fadvise};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Folder;
-use crate::blobs::{BlobId, Error, Written};
+use crate::blobs::{BlobId, Error, Written, collect};
 
 /// Bytes that are written at once.
-pub const BATCH: usize = 512 << 10;
+pub const BATCH: usize = 256 << 10;
 
 #[derive(Debug)]
 pub struct Writer {
     folder: Arc<Folder>,
     batch: Vec<u8>,
+    md5: Option<Md5>,
     state: State,
 }
 
@@ -39,30 +45,30 @@ enum State {
 
 impl Writer {
     pub(super) fn new(folder: Arc<Folder>) -> Self {
-        Self { folder, batch: Vec::new(), state: State::Collecting }
+        Self { folder, batch: Vec::new(), md5: Some(Md5::new()), state: State::Collecting }
+    }
+
+    pub(in crate::blobs) fn forget_md5(&mut self) {
+        self.md5 = None;
     }
 
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
-        while bytes.has_remaining() {
+        while !bytes.is_empty() {
             if self.batch.len() == BATCH {
                 self.write_batch().await?;
             }
-            let piece = bytes.split_to(bytes.len().min(BATCH - self.batch.len()));
-            // Large from the beginning once it is more than a few pieces: growing step by step copies.
-            if self.batch.len() + piece.len() > self.batch.capacity() && !self.batch.is_empty() {
-                self.batch.reserve_exact(BATCH - self.batch.len());
-            }
-            self.batch.extend_from_slice(&piece);
+            collect(&mut self.batch, &mut bytes, BATCH);
         }
         Ok(())
     }
 
     pub async fn finish(mut self) -> Result<Written, Error> {
         let (growing, _) = self.written().await?;
-        let (folder, batch) = (self.folder.clone(), mem::take(&mut self.batch));
+        let (folder, batch, md5) = (self.folder.clone(), mem::take(&mut self.batch), self.md5.take());
         let done = tokio::task::spawn_blocking(move || {
-            let mut growing = growing.map_or_else(|| Growing::begin(&folder), Ok)?;
+            let mut growing = growing.map_or_else(|| Growing::begin(&folder, md5), Ok)?;
             growing.append(&batch)?;
+            growing.hash(&batch);
             growing.place(&folder)
         });
         // Whoever stops waiting drops the blob, and the file with it.
@@ -73,9 +79,12 @@ impl Writer {
     async fn write_batch(&mut self) -> Result<(), Error> {
         let (growing, spare) = self.written().await?;
         let (folder, batch) = (self.folder.clone(), mem::replace(&mut self.batch, spare));
+        let md5 = self.md5.take();
         self.state = State::Writing(tokio::task::spawn_blocking(move || {
-            let mut growing = growing.map_or_else(|| Growing::begin(&folder), Ok)?;
+            let mut growing = growing.map_or_else(|| Growing::begin(&folder, md5), Ok)?;
             growing.append(&batch)?;
+            growing.start_flush(batch.len());
+            growing.hash(&batch);
             let mut empty = batch;
             empty.clear();
             Ok((growing, empty))
@@ -116,22 +125,38 @@ struct Growing {
     file: File,
     temporary: Temporary,
     size_bytes: u64,
-    md5: Md5,
+    /// Absent when nobody wants to know.
+    md5: Option<Md5>,
 }
 
 impl Growing {
-    fn begin(folder: &Folder) -> io::Result<Self> {
+    fn begin(folder: &Folder, md5: Option<Md5>) -> io::Result<Self> {
         let id = BlobId::random();
         let path = folder.temporary(&id);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { id, file, temporary: Temporary(Some(path)), size_bytes: 0, md5: Md5::new() })
+        Ok(Self { id, file, temporary: Temporary(Some(path)), size_bytes: 0, md5 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
-        self.md5.update(bytes);
         self.size_bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Comes after appending, as the disk may work meanwhile.
+    fn hash(&mut self, bytes: &[u8]) {
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    /// Lets the disk begin with the last bytes while the next ones come. Advice that they are not needed does so on Linux, and as they
+    /// are not on the disk yet they stay in the page cache. A tenth faster at 10 MB.
+    fn start_flush(&self, bytes: usize) {
+        #[cfg(target_os = "linux")]
+        if let Some(length) = NonZeroU64::new(bytes as u64) {
+            let _ = fadvise(&self.file, self.size_bytes - length.get(), Some(length), Advice::DontNeed);
+        }
     }
 
     fn place(mut self, folder: &Folder) -> io::Result<Placed> {
@@ -139,7 +164,8 @@ impl Growing {
         let from = self.temporary.path().to_owned();
         folder.place(&self.id, |path| std::fs::rename(&from, path))?;
         self.temporary.0 = Some(folder.blob(&self.id));
-        let written = Written { id: self.id, size_bytes: self.size_bytes, md5: self.md5.finalize().into() };
+        let written =
+            Written { id: self.id, size_bytes: self.size_bytes, md5: self.md5.map(|md5| md5.finalize().into()) };
         Ok(Placed { written, file: self.temporary })
     }
 }
@@ -179,14 +205,14 @@ impl Drop for Temporary {
 
 /// A blob with the bytes of this file, where a link cannot be had.
 pub(super) fn duplicate(folder: &Folder, source: &Path) -> io::Result<BlobId> {
-    let mut growing = Growing::begin(folder)?;
+    let mut growing = Growing::begin(folder, None)?;
     io::copy(&mut File::open(source)?, &mut growing.file)?;
     Ok(growing.place(folder)?.keep().id)
 }
 
 /// Writes a blob and removes it.
 pub(super) fn probe(folder: &Folder) -> io::Result<()> {
-    let mut growing = Growing::begin(folder)?;
+    let mut growing = Growing::begin(folder, None)?;
     growing.append(b"Can this be written?")?;
     growing.place(folder).map(drop)
 }

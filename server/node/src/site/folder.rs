@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use http_body_util::BodyExt;
+use ntier_protocol::storage::media_type;
 use ntier_storage::Body;
 use tokio::fs::File as Opened;
 use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
@@ -37,7 +38,7 @@ pub async fn find(folder: &Path, name: &str) -> Option<File> {
         size_bytes: metadata.len(),
         modified,
         etag: format!("\"{:x}-{:x}\"", metadata.len(), since.as_nanos()),
-        media_type: media_type(name).to_owned(),
+        media_type: media_type::of_name(name).to_owned(),
         place: Place::Folder(path),
     })
 }
@@ -78,33 +79,5 @@ impl http_body::Body for Pieces {
         }
         this.left -= read as u64;
         Poll::Ready(Some(Ok(Frame::data(this.buffer.split_to(read).freeze()))))
-    }
-}
-
-fn media_type(name: &str) -> &'static str {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
-    match ending.as_str() {
-        "html" | "htm" => "text/html; charset=utf-8",
-        "js" | "mjs" => "text/javascript; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "json" | "map" => "application/json; charset=utf-8",
-        "webmanifest" => "application/manifest+json; charset=utf-8",
-        "xml" => "application/xml; charset=utf-8",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "avif" => "image/avif",
-        "ico" => "image/x-icon",
-        "mp4" => "video/mp4",
-        "webm" => "video/webm",
-        "mp3" => "audio/mpeg",
-        "pdf" => "application/pdf",
-        "wasm" => "application/wasm",
-        "woff" => "font/woff",
-        "woff2" => "font/woff2",
-        "txt" | "md" => "text/plain; charset=utf-8",
-        _ => "application/octet-stream",
     }
 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::gif::GifEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
-use jpeg_encoder::{ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
+use jpeg_encoder::{ChromaSubsamplingMethod, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
 
 use crate::error::Error;
 use crate::format::{Format, opaque_or_not};
@@ -55,7 +55,7 @@ fn jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>, Error> {
     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, quality);
     let sampling = if quality < SHARP_COLOURS { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 };
     encoder.set_sampling_factor(sampling);
-    encoder.set_optimized_huffman_tables(true);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     encoder.encode_image(rows).map_err(Error::encode)?;
     Ok(bytes)
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use image::{DynamicImage, RgbImage};
 use ntier_images::{Asked, Error, Image, Limits, Resize, Transform, transform};
 use peak_alloc::PeakAlloc;
-use pictures::{all, drawn, gif, half_clear, jpeg, lossless_webp, png, png_with_profile, tiff, webp, webp_with_alpha};
+use pictures::{all, drawn, gif, half_clear, jpeg, lossless_webp, png, png_with_profile, tiff, webp_with_alpha};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -54,7 +54,7 @@ fn what_declares_more_than_it_has_is_refused_for_little() {
     for (name, input) in [
         ("png", overwritten(&png(&plain), 16, &[0, 1, 0, 0, 0, 1, 0, 0])),
         ("jpeg", overwritten(&picture, start + 5, &[0xff; 4])),
-        ("gif", overwritten(&gif(&[clear.clone()]), 6, &[0xff; 4])),
+        ("gif", overwritten(&gif(std::slice::from_ref(&clear)), 6, &[0xff; 4])),
         ("webp", webp_canvas),
         ("webp's canvas", overwritten(&lossy, 24, &[0xff; 6])),
         ("webp's frame", overwritten(&lossy, frame + 6, &[0xff, 0x3f, 0xff, 0x3f])),
@@ -168,5 +168,4 @@ fn whatever_a_profile_says_it_is_answered() {
             Ok(())
         })
         .unwrap_or_else(|fault| panic!("{fault}"));
-    let _ = webp;
 }
