@@ -5,6 +5,7 @@
 //! node has looked at them), and what a user may see (row level security).
 
 mod admin;
+mod basic;
 mod captcha;
 mod ceremony;
 mod custom_providers;
@@ -83,6 +84,7 @@ pub struct Auth {
     vault: Vault,
     hashing: Hashing,
     exchange: Exchange,
+    remembered: basic::Remembered,
 }
 
 /// Bytes of a body. Source: GoTrue, `limitRequestBody`.
@@ -103,6 +105,7 @@ impl Auth {
             vault,
             hashing: Hashing::new(),
             exchange: Exchange::default(),
+            remembered: basic::Remembered::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Everything that Supabase's clients ask for, under the paths where they look for it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use ntier_storage::{Body, Storage};
 
 use crate::listen::Peer;
 use crate::site::Site;
-use crate::{admin, cookies, cors, identify, json, not_found};
+use crate::{admin, basic, cookies, cors, identify, json, not_found};
 
 /// Where files are.
 const FILES: &str = "/storage/v1";
@@ -92,12 +92,30 @@ impl Backend {
             cookies::take(&mut request, ntier_storage::full);
             let path = behind(request.uri().path(), FILES).map(str::to_owned);
             match (&self.storage, path) {
-                (Some(storage), Some(path)) => storage.answer(&path, request).await,
+                (Some(storage), Some(path)) => self.file(storage, &path, request).await,
                 _ => self.page(request).await,
             }
         };
         cors::expose(response.headers_mut());
         response
+    }
+
+    async fn file(&self, storage: &Storage, path: &str, mut request: Request<Body>) -> Response<Body> {
+        if behind(path, "/dav").is_some() {
+            let address = self.address(&request);
+            if let Err(refusal) = basic::to_bearer(request.headers_mut(), self.auth.as_ref(), address).await {
+                return refusal;
+            }
+        }
+        storage.answer(path, request).await
+    }
+
+    /// Of the client.
+    fn address<B>(&self, request: &Request<B>) -> IpAddr {
+        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.0);
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
+        network::client(peer, &forwarded, &self.trusted)
     }
 
     /// A page, or a file of the site.
@@ -158,10 +176,7 @@ impl Backend {
         if !is_open && let Err(refusal) = identify::admit(&self.doorkeeper, request.headers()) {
             return identify::refuse(&refusal);
         }
-        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.0);
-        let forwarded = request.headers().get_all("x-forwarded-for").iter();
-        let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
-        let address = network::client(peer, &forwarded, &self.trusted);
+        let address = self.address(&request);
         auth.answer(path, address, request).await
     }
 

@@ -5,6 +5,7 @@
 
 mod admin;
 mod backend;
+mod basic;
 mod cookies;
 mod cors;
 mod data_api;

@@ -6,6 +6,7 @@
 
 mod body;
 mod buckets;
+mod dav;
 mod declare;
 mod download;
 mod error;
@@ -130,6 +131,7 @@ impl Storage {
             ["render", "image", rest @ ..] => self.route_render(visitor, rest).await,
             ["job", rest @ ..] => self.route_jobs(visitor, rest, body).await,
             ["upload", "resumable", rest @ ..] => Ok(self.resumable(visitor, rest, body).await),
+            ["dav", rest @ ..] => Ok(self.dav(visitor, rest, body).await),
             ["cdn", _, ..] if visitor.method == Method::DELETE => purge(visitor),
             ["status" | "health" | "version"] if visitor.method == Method::GET => Ok(respond::status(StatusCode::OK)),
             _ => Ok(respond::not_found()),

@@ -36,7 +36,7 @@ const LARGEST_FIELD: usize = LARGEST_METADATA;
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
 /// Folders that a client shows as empty ones hold such a file, of no bytes and any type.
-const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
+pub const PLACEHOLDER: &str = ".emptyFolderPlaceholder";
 
 /// Where an object goes, and for whom.
 #[derive(Debug, Clone)]

@@ -133,7 +133,7 @@ fn is_bearer(value: &str) -> bool {
 }
 
 /// A step of a path. What would be another path once it is decoded is none (checklist F2).
-fn step(raw: &str) -> Result<String, Wire> {
+pub fn step(raw: &str) -> Result<String, Wire> {
     let refuse = || {
         let shown: String = raw.chars().take(200).collect();
         Wire::new(Code::InvalidKey, format!("Invalid key: {shown}"))

@@ -1,5 +1,6 @@
 //! Files under `/storage/v1`: buckets, objects, signed URLs and lists, as storage-api's clients have them.
 
+mod dav;
 mod declared;
 mod hostile;
 mod resumable;
