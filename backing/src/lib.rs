@@ -1,4 +1,5 @@
-//! What a node leans on: the database, and the services of others.
+//! What a node leans on: the database, blobs, and the services of others.
 
+pub mod blobs;
 pub mod database;
 pub mod outbound;

@@ -23,6 +23,8 @@ pub fn run(flags: &ArgMatches) -> Result<(), Failure> {
             "anon_key": keys.anon_key,
             "service_role_key": keys.service_role_key.expose(),
             "jwt_secret": keys.jwt_secret.expose(),
+            "s3_access_key_id": keys.s3.as_ref().map(|key| &key.access_key_id),
+            "s3_secret_access_key": keys.s3.as_ref().map(|key| key.secret_access_key.expose()),
         });
         println!("{keys:#}");
         return Ok(());
@@ -41,6 +43,10 @@ pub fn run(flags: &ArgMatches) -> Result<(), Failure> {
         keys.service_role_key.expose(),
         keys.jwt_secret.expose(),
     );
+    if let Some(key) = &keys.s3 {
+        let (id, secret) = (&key.access_key_id, key.secret_access_key.expose());
+        println!("  S3 access key     {id}\n  S3 secret key     {secret}");
+    }
     Ok(())
 }
 

@@ -62,6 +62,9 @@ impl Progress {
         match outcome {
             Outcome::Migrated(file) => eprintln!("applied {file}"),
             Outcome::Seeded(file) => eprintln!("seeded {file}"),
+            Outcome::BucketMade(name) => eprintln!("made the bucket {name}"),
+            Outcome::BucketChanged(name) => eprintln!("changed the bucket {name} as config.toml has it"),
+            Outcome::Uploaded { bucket, files } => eprintln!("uploaded {files} files to the bucket {bucket}"),
             Outcome::Remark(text) => eprintln!("note: {text}"),
         }
     }

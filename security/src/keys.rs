@@ -28,6 +28,8 @@ const PUBLISHED: &[&str] = &[
     "your-super-secret-jwt-token-with-at-least-32-characters-long",
     "your-super-secret-and-long-postgres-password",
     "reallyreallyreallyreallyverysafe",
+    // Of S3's clients, as the Supabase CLI has it on every machine.
+    "850181e4652dd023b7a98c58ae0d2d34bd487ee0cc3254aed6eda37307425907",
 ];
 
 /// All keys of a project.
@@ -55,6 +57,27 @@ pub struct Keys {
     pub anon_key: String,
     /// Legacy JWT for `service_role`.
     pub service_role_key: Secret<String>,
+    /// `None` in a file from before there was such a key.
+    #[serde(default)]
+    pub s3: Option<S3Key>,
+}
+
+/// With what a client of S3's protocol signs: the role `service_role`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Key {
+    /// Not secret: it stands in signed URLs.
+    pub access_key_id: String,
+    pub secret_access_key: Secret<String>,
+}
+
+impl S3Key {
+    /// In hexadecimal digits, as long as Supabase's: some clients take nothing else.
+    pub fn generate() -> Result<Self, Fault> {
+        let random = SystemRandom::new();
+        let secret_access_key = Secret::new(hex(&random, 32)?);
+        Ok(Self { access_key_id: hex(&random, 16)?, secret_access_key })
+    }
 }
 
 /// A pair that has signed.
@@ -83,6 +106,10 @@ pub enum Fault {
     Short(usize),
     #[error("the JWT secret is a published example; everybody knows it")]
     Published,
+    #[error("the secret access key for S3's clients has {0} bytes; it needs 32 or more")]
+    ShortS3(usize),
+    #[error("the secret access key for S3's clients is a published example; everybody knows it")]
+    PublishedS3,
 }
 
 impl Keys {
@@ -103,6 +130,7 @@ impl Keys {
             anon_key,
             service_role_key: Secret::new(service_role_key),
             jwt_secret: Secret::new(jwt_secret),
+            s3: Some(S3Key::generate()?),
         })
     }
 
@@ -158,7 +186,14 @@ impl Keys {
         if is_published(secret) {
             return Err(Fault::Published);
         }
-        if secret.len() < 32 { Err(Fault::Short(secret.len())) } else { Ok(()) }
+        if secret.len() < 32 {
+            return Err(Fault::Short(secret.len()));
+        }
+        match self.s3.as_ref().map(|key| key.secret_access_key.expose().as_str()) {
+            Some(secret) if is_published(secret) => Err(Fault::PublishedS3),
+            Some(secret) if secret.len() < 32 => Err(Fault::ShortS3(secret.len())),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// What verifies the tokens these keys sign; those that name audiences have to name this one.
@@ -203,6 +238,13 @@ fn text(random: &SystemRandom, bytes: usize) -> Result<String, Fault> {
     let mut buffer = vec![0; bytes];
     random.fill(&mut buffer).map_err(|_| Fault::Random)?;
     Ok(URL_SAFE_NO_PAD.encode(buffer))
+}
+
+fn hex(random: &SystemRandom, bytes: usize) -> Result<String, Fault> {
+    let mut buffer = vec![0; bytes];
+    random.fill(&mut buffer).map_err(|_| Fault::Random)?;
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    Ok(buffer.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
 
 #[cfg(test)]
@@ -321,6 +363,12 @@ mod tests {
         let with = |secret| Keys::generate(NOW).unwrap().with_jwt_secret(secret, NOW).unwrap().check();
         assert_eq!(with("super-secret-jwt-token-with-at-least-32-characters-long"), Err(Fault::Published));
         assert_eq!(with("too short"), Err(Fault::Short(9)));
+        let with = |secret: &str| {
+            let key = S3Key { access_key_id: "x".into(), secret_access_key: Secret::new(secret.into()) };
+            Keys { s3: Some(key), ..Keys::generate(NOW).unwrap() }.check()
+        };
+        let published = "850181e4652dd023b7a98c58ae0d2d34bd487ee0cc3254aed6eda37307425907";
+        assert_eq!((with(published), with("too short")), (Err(Fault::PublishedS3), Err(Fault::ShortS3(9))));
     }
 
     #[test]
@@ -329,14 +377,15 @@ mod tests {
         let text = serde_json::to_string(&keys).unwrap();
         assert_eq!(serde_json::from_str::<Keys>(&text).unwrap(), keys);
         let shown = format!("{keys:?}");
-        let secrets = [&keys.secret_key, &keys.signing_key, &keys.standby[0].pkcs8, &keys.previous[0].pair.pkcs8];
+        let s3 = &keys.s3.as_ref().unwrap().secret_access_key;
+        let secrets = [&keys.secret_key, &keys.signing_key, &keys.standby[0].pkcs8, &keys.previous[0].pair.pkcs8, s3];
         assert!(secrets.iter().all(|secret| !shown.contains(secret.expose())));
     }
 
     #[test]
     fn a_file_with_one_pair_is_read() {
         let keys: Keys = serde_json::from_str(OLD).unwrap();
-        assert_eq!(ids(&keys), ["VBwsVTj_4Eku8Mh9"]);
+        assert_eq!((ids(&keys), &keys.s3), (vec!["VBwsVTj_4Eku8Mh9".to_owned()], &None));
         let token = keys.sign("{}").unwrap();
         let rotated = keys.rotate(Algorithm::Es256, NOW, LIFE).unwrap();
         assert!(rotated.verifier(None).unwrap().verify(&token, NOW).is_ok());

@@ -14,6 +14,7 @@ pub mod refresh;
 mod role_path;
 mod secret;
 pub mod signed_refresh;
+pub mod signed_url;
 pub mod signing;
 pub mod token;
 pub mod totp;

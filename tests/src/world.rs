@@ -186,6 +186,13 @@ impl World {
         }
     }
 
+    /// Likewise of files.
+    pub fn files(&self, who: &Who, line: &str) -> Ask<'_> {
+        let mut ask = self.ask(who, line);
+        ask.url = ask.url.replacen("/rest/v1", "/storage/v1", 1);
+        ask
+    }
+
     /// A row of the data API as whoever has this token.
     pub fn ask_as(&self, token: &str, line: &str) -> Ask<'_> {
         self.ask(&Who::Anon, line).header("authorization", &format!("Bearer {token}"))

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ntier_security::UnixTime;
-use ntier_security::keys::{Fault, Keys};
+use ntier_security::keys::{Fault, Keys, S3Key};
 use ntier_security::signing::{Algorithm, Pair, Unusable};
 use ntier_security::vault::Vault;
 use serde_json::Value;
@@ -60,8 +60,10 @@ impl Follower {
     /// Reads the keys, or makes them; refuses those that protect nobody (checklist S1, S2).
     pub fn start(settings: &Settings) -> Result<Self, Error> {
         let path = path(&settings.data);
-        if read(&path)?.is_none() {
-            create(&path, &Keys::generate(now())?)?;
+        match read(&path)? {
+            None => create(&path, &Keys::generate(now())?)?,
+            Some(keys) if keys.s3.is_none() => complete(settings, &path)?,
+            Some(_) => {}
         }
         // Looked at before they are read: a change in between is seen later.
         let seen = stamps(settings);
@@ -123,6 +125,21 @@ pub fn rotate(settings: &Settings, algorithm: Option<Algorithm>) -> Result<Rotat
     Ok(Rotation { before, after, at, token_life })
 }
 
+/// Makes the keys that a file from an older version lacks.
+fn complete(settings: &Settings, path: &Path) -> Result<(), Error> {
+    let file = |cause| Error::File { path: path.to_owned(), cause };
+    let folder = File::open(&settings.data).map_err(file)?;
+    folder.lock().map_err(file)?;
+    match read(path)? {
+        Some(keys) if keys.s3.is_none() => {
+            let keys = Keys { s3: Some(S3Key::generate()?), ..keys };
+            replace(path, &folder, &text(path, &keys)?).map_err(file)
+        }
+        // Another node was faster.
+        _ => Ok(()),
+    }
+}
+
 /// Where nobody signs in here, tokens are somebody else's, and live as long as ours do by default.
 fn token_life(settings: &Settings) -> i64 {
     settings.auth.as_ref().map_or_else(|| ntier_auth::Settings::default().token_life, |auth| auth.token_life)
@@ -159,6 +176,8 @@ fn configured(keys: Keys, settings: &Settings) -> Result<Keys, Error> {
         Some(path) => keys.with_pairs(pairs(path)?).ok_or_else(|| Error::NoPairs(path.clone()))?,
         None => keys.living(now(), token_life(settings)),
     };
+    let s3 = settings.storage.s3_protocol.key().or_else(|| keys.s3.clone());
+    let keys = Keys { s3, ..keys };
     if !settings.insecure_dev {
         keys.check()?;
     }
@@ -278,6 +297,23 @@ mod tests {
         fs::set_permissions(path(folder.path()), Permissions::from_mode(0o644)).unwrap();
         obtain(&settings(folder.path())).unwrap();
         assert_eq!(mode(&path(folder.path())), 0o600);
+    }
+
+    #[test]
+    fn a_key_for_s3_is_added_to_a_file_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(folder.path());
+        let old = Keys { s3: None, ..Keys::generate(1).unwrap() };
+        create(&path(folder.path()), &old).unwrap();
+        let keys = obtain(&settings).unwrap();
+        assert!(keys.s3.is_some());
+        assert_eq!(Keys { s3: None, ..keys.clone() }, old, "the others stay");
+        assert_eq!(obtain(&settings).unwrap(), keys);
+        let own = S3Key { access_key_id: "mine".into(), secret_access_key: Secret::new("x".repeat(32)) };
+        settings.storage.s3_protocol.access_key_id = Some(own.access_key_id.clone());
+        settings.storage.s3_protocol.secret_access_key = Some(own.secret_access_key.clone());
+        assert_eq!(obtain(&settings).unwrap().s3, Some(own));
+        assert_eq!(read(&path(folder.path())).unwrap(), Some(keys), "what a setting says is not kept");
     }
 
     #[test]

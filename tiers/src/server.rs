@@ -5,6 +5,7 @@
 //! a change of the files of the keys the keys.
 //! At the end the requests under way are answered, then the database is let go.
 
+mod files;
 mod pages;
 
 use std::io;
@@ -14,12 +15,14 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use ntier_auth::{Auth, Delivery, Sms};
+use ntier_backing::blobs::{self, Blobs};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
-use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service};
+use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
+use ntier_storage::Storage;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,6 +62,10 @@ pub enum Error {
     Catalog(#[from] catalog::Error),
     #[error("e-mails cannot be sent: {0}")]
     Mail(#[from] ntier_auth::Fault),
+    #[error("files cannot be kept: {0}")]
+    Blobs(#[from] blobs::Error),
+    #[error(transparent)]
+    Files(#[from] files::Error),
 }
 
 /// A node that answers.
@@ -76,6 +83,7 @@ pub struct Running {
     sweeping: JoinHandle<()>,
     renewing: JoinHandle<()>,
     delivering: Option<JoinHandle<()>>,
+    keeping: Option<JoinHandle<()>>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -149,7 +157,11 @@ async fn serve(
         Some(auth) => Delivery::new(database.clone(), auth)?,
         None => None,
     };
-    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), address)?);
+    let blobs = if settings.storage.enabled { Some(files::blobs(settings).await?) } else { None };
+    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, address)?);
+    if let Some(storage) = storage_of(&node) {
+        files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;
+    }
     let (stop, stopped) = watch::channel(false);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
@@ -159,6 +171,8 @@ async fn serve(
     });
     let first = keys.keys.clone();
     let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
+    let keeping =
+        storage_of(&node).map(|storage| tokio::spawn(files::keep(storage, settings.storage.sweep_after, settings.log)));
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -178,6 +192,7 @@ async fn serve(
         sweeping,
         renewing,
         delivering,
+        keeping,
     })
 }
 
@@ -186,6 +201,7 @@ fn node(
     project: &Project,
     keys: &Keys,
     rest: Arc<Rest>,
+    blobs: Option<Blobs>,
     address: SocketAddr,
 ) -> Result<Node, keys::Error> {
     let limits =
@@ -205,15 +221,26 @@ fn node(
             ntier_auth::Settings { url: format!("{}/auth/v1", url.trim_end_matches('/')), site_url, mail, sms, ..auth };
         Auth::new(rest.database.clone(), auth, doorkeeper.clone(), keys.clone(), vault)
     });
+    let storage = blobs.map(|blobs| {
+        let (database, secret) = (rest.database.clone(), keys.jwt_secret.expose());
+        let storage = Storage::new(database, blobs, settings.storage.service.clone(), doorkeeper.clone(), secret);
+        Arc::new(match files::credentials(settings, keys) {
+            Some(credentials) => storage.with_s3(credentials),
+            None => storage,
+        })
+    });
+    let folder = settings.public.clone().map(Source::Folder);
+    let bucket = settings.public_bucket.clone().map(Source::Bucket);
     let backend = Backend {
         rest,
         auth,
+        storage,
         doorkeeper,
         inbox: settings.mode == Mode::Dev
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
         jwks: RwLock::new(keys.jwks()?.to_string()),
-        files: settings.public.clone(),
+        site: folder.or(bucket).map(Site::new),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, address),
             Mode::Serve => Vec::new(),
@@ -274,8 +301,8 @@ impl Running {
         self.listening.abort();
         self.sweeping.abort();
         self.renewing.abort();
-        if let Some(delivering) = self.delivering {
-            delivering.abort();
+        for task in self.delivering.into_iter().chain(self.keeping) {
+            task.abort();
         }
         self.database.close().await;
         whereabouts::forget(&self.data, std::process::id());
@@ -327,6 +354,13 @@ async fn sweep(database: Database) {
         // What fails now is done an hour later.
         let _ = database.run(Batch { statements, ..Batch::default() }).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn storage_of(node: &Node) -> Option<Arc<Storage>> {
+    match &node.service {
+        Service::Backend(backend) => backend.storage.clone(),
+        Service::DataApi(_) | Service::Admin(_) => None,
     }
 }
 

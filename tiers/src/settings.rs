@@ -7,15 +7,17 @@
 mod definitions;
 mod load;
 mod mails;
-mod value;
+pub(crate) mod value;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ntier_backing::blobs::S3Settings;
 use ntier_backing::database::{Address, usual_connections};
 use ntier_node::Log;
 use ntier_security::Secret;
+use ntier_security::keys::S3Key;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use load::{Loaded, Root, Sources, load};
@@ -47,6 +49,8 @@ pub struct Settings {
     pub trusted_proxy: Vec<Network>,
     pub insecure_dev: bool,
     pub public: Option<PathBuf>,
+    /// The web site at `/`, instead of a folder: a public bucket's name.
+    pub public_bucket: Option<String>,
     pub jwt_secret: Option<Secret<String>>,
     /// A file of private JSON Web Keys that sign instead of ours.
     pub signing_keys: Option<PathBuf>,
@@ -55,7 +59,96 @@ pub struct Settings {
     pub api: Api,
     /// `None` where sign-in is switched off.
     pub auth: Option<ntier_auth::Settings>,
+    pub storage: Storage,
     pub log: Log,
+}
+
+/// Files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Storage {
+    pub enabled: bool,
+    pub service: ntier_storage::Settings,
+    /// Where they are kept; `None` for `files` in the data directory.
+    pub folder: Option<PathBuf>,
+    /// A blob that no row names is removed when it is so old.
+    pub sweep_after: Duration,
+    /// Where they are kept instead, if it has a bucket's name.
+    pub s3: S3,
+    pub s3_protocol: S3Protocol,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            service: ntier_storage::Settings::default(),
+            folder: None,
+            sweep_after: Duration::from_hours(1),
+            s3: S3::default(),
+            s3_protocol: S3Protocol { enabled: true, access_key_id: None, secret_access_key: None },
+        }
+    }
+}
+
+/// A bucket on S3, of Amazon or of anybody who speaks its protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub struct S3 {
+    pub bucket: Option<String>,
+    /// `None` for Amazon's.
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub prefix: String,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<Secret<String>>,
+    pub path_style: bool,
+    pub allow_http: bool,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            bucket: None,
+            endpoint: None,
+            region: "us-east-1".into(),
+            prefix: String::new(),
+            access_key_id: None,
+            secret_access_key: None,
+            path_style: false,
+            allow_http: false,
+        }
+    }
+}
+
+impl S3 {
+    /// The bucket, if files are kept in one.
+    pub fn bucket(&self) -> Option<S3Settings> {
+        Some(S3Settings {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            bucket: self.bucket.clone()?,
+            prefix: self.prefix.clone(),
+            access_key_id: self.access_key_id.clone()?,
+            secret_access_key: self.secret_access_key.clone()?,
+            path_style: self.path_style,
+            allow_http: self.allow_http,
+        })
+    }
+}
+
+/// S3's protocol, spoken to clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct S3Protocol {
+    pub enabled: bool,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<Secret<String>>,
+}
+
+impl S3Protocol {
+    /// Instead of the one that is made at the first start.
+    pub fn key(&self) -> Option<S3Key> {
+        let (access_key_id, secret_access_key) = (self.access_key_id.clone()?, self.secret_access_key.clone()?);
+        Some(S3Key { access_key_id, secret_access_key })
+    }
 }
 
 /// The data API.
@@ -87,6 +180,7 @@ impl Settings {
             trusted_proxy: Vec::new(),
             insecure_dev: false,
             public: None,
+            public_bucket: None,
             jwt_secret: None,
             signing_keys: None,
             jwt_audience: None,
@@ -106,6 +200,7 @@ impl Settings {
                 mail_pause: if mode == Mode::Dev { 1 } else { 60 },
                 ..ntier_auth::Settings::default()
             }),
+            storage: Storage::default(),
             log: Log::Faults,
         }
     }
@@ -128,7 +223,33 @@ impl Settings {
         if self.api.schemas.is_empty() {
             refuse("api.schemas needs at least one schema".into());
         }
+        self.check_files(&mut refuse);
         faults
+    }
+
+    fn check_files(&self, refuse: &mut dyn FnMut(String)) {
+        if let (Some(folder), Some(bucket)) = (&self.public, &self.public_bucket) {
+            let folder = folder.display();
+            refuse(format!(
+                "the folder {folder} (public) and the bucket {bucket} (public_bucket) cannot both be served at /"
+            ));
+        }
+        if self.public_bucket.is_some() && !self.storage.enabled {
+            refuse("public_bucket needs storage.enabled".into());
+        }
+        let Storage { s3, s3_protocol, folder, .. } = &self.storage;
+        if s3.bucket.is_some() && folder.is_some() {
+            refuse("files are kept in storage.folder or in storage.s3.bucket, not in both".into());
+        }
+        if s3.bucket.is_some() && (s3.access_key_id.is_none() || s3.secret_access_key.is_none()) {
+            refuse("storage.s3.bucket needs storage.s3.access_key_id and storage.s3.secret_access_key".into());
+        }
+        if s3.bucket.is_none() && (s3.endpoint.is_some() || s3.access_key_id.is_some()) {
+            refuse("storage.s3 needs a bucket; without one files are kept on the disk".into());
+        }
+        if s3_protocol.access_key_id.is_some() != s3_protocol.secret_access_key.is_some() {
+            refuse("storage.s3_protocol needs both an access_key_id and a secret_access_key, or neither".into());
+        }
     }
 
     /// Whether this address is that of a declared proxy.
@@ -150,6 +271,66 @@ mod tests {
         settings.trusted_proxy = vec!["10.0.0.0/8".parse().unwrap()];
         assert!(settings.check().is_empty());
         assert!(settings.trusts("10.1.2.3".parse().unwrap()) && !settings.trusts("11.1.2.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_said_of_files_fits_together() {
+        type Change = fn(&mut Settings);
+        let faults = |change: fn(&mut Settings)| {
+            let mut settings = Settings::new(Mode::Serve);
+            change(&mut settings);
+            let told: Vec<String> = settings.check().iter().map(ToString::to_string).collect();
+            told.join("; ")
+        };
+        let cases: [(Change, &str); 7] = [
+            (|settings| settings.public_bucket = Some("site".into()), ""),
+            (
+                |settings| {
+                    settings.public_bucket = Some("site".into());
+                    settings.public = Some("public".into());
+                },
+                "error: the folder public (public) and the bucket site (public_bucket) cannot both be served at /",
+            ),
+            (
+                |settings| {
+                    settings.public_bucket = Some("site".into());
+                    settings.storage.enabled = false;
+                },
+                "error: public_bucket needs storage.enabled",
+            ),
+            (
+                |settings| settings.storage.s3.bucket = Some("files".into()),
+                "error: storage.s3.bucket needs storage.s3.access_key_id and storage.s3.secret_access_key",
+            ),
+            (
+                |settings| {
+                    settings.storage.s3.bucket = Some("files".into());
+                    settings.storage.s3.access_key_id = Some("id".into());
+                    settings.storage.s3.secret_access_key = Some(Secret::new("never shown".to_owned()));
+                },
+                "",
+            ),
+            (
+                |settings| settings.storage.s3.endpoint = Some("https://s3.example.com".into()),
+                "error: storage.s3 needs a bucket; without one files are kept on the disk",
+            ),
+            (
+                |settings| settings.storage.s3_protocol.secret_access_key = Some(Secret::new("never shown".to_owned())),
+                "error: storage.s3_protocol needs both an access_key_id and a secret_access_key, or neither",
+            ),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(faults(change), expected);
+        }
+    }
+
+    #[test]
+    fn security_s6_secrets_of_files_are_not_shown() {
+        let mut settings = Settings::new(Mode::Serve);
+        for name in ["storage.s3.secret_access_key", "storage.s3_protocol.secret_access_key"] {
+            (Definition::find(name).unwrap().set)(&mut settings, "never shown").unwrap();
+        }
+        assert!(!format!("{settings:?}").contains("never shown"));
     }
 
     #[test]

@@ -68,6 +68,7 @@ fn test() -> Result<(), String> {
     run::cargo(&["fmt", "--all", "--check"])?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // The suites run the program itself.
-    run::cargo(&["build", "--package", "ntier-cli"])?;
+    // All at once: what is built for one package alone has other features, and is built again for the tests.
+    run::cargo(&["build", "--workspace", "--all-targets"])?;
     run::cargo(&["test", "--workspace"])
 }

@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "messages", sql: include_str!("../../../migrations/0011_messages.sql") },
     Migration { version: 12, name: "auth_user", sql: include_str!("../../../migrations/0012_auth_user.sql") },
     Migration { version: 13, name: "rate_limits", sql: include_str!("../../../migrations/0013_rate_limits.sql") },
+    Migration { version: 14, name: "storage", sql: include_str!("../../../migrations/0014_storage.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

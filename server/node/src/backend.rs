@@ -1,7 +1,6 @@
 //! Everything that Supabase's clients ask for, under the paths where they look for it.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -12,9 +11,14 @@ use ntier_rest::{Identified, Rest};
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::{Fault, Keys};
 use ntier_security::network::{self, Network};
+use ntier_storage::{Body, Storage};
 
 use crate::listen::Peer;
-use crate::{admin, cookies, cors, files, identify, json, not_found};
+use crate::site::Site;
+use crate::{admin, cookies, cors, identify, json, not_found};
+
+/// Where files are.
+const FILES: &str = "/storage/v1";
 
 /// What a whole backend is made of.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Backend {
     pub rest: Arc<Rest>,
     /// `None` where sign-in is switched off.
     pub auth: Option<Auth>,
+    /// `None` where files are switched off.
+    pub storage: Option<Arc<Storage>>,
     pub doorkeeper: Arc<Doorkeeper>,
     /// Its e-mails can be looked at, for `ntier dev`.
     pub inbox: bool,
@@ -29,8 +35,8 @@ pub struct Backend {
     pub trusted: Vec<Network>,
     /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
     pub jwks: RwLock<String>,
-    /// A folder to serve at `/`, for `ntier dev`.
-    pub files: Option<PathBuf>,
+    /// A web site to serve at `/`.
+    pub site: Option<Site>,
     /// What is served besides; a page goes before a file.
     pub pages: Vec<Page>,
 }
@@ -59,7 +65,7 @@ impl Backend {
         let mut response = if cors::is_preflight(&request) {
             cors::preflight(&request)
         } else {
-            let cookies = cookies::take(&mut request);
+            let cookies = cookies::take(&mut request, |body| body);
             // What others answer is data, whatever it is called.
             let is_sign_in = behind(request.uri().path(), "/auth/v1").is_some();
             let response = self.route(request).await;
@@ -67,6 +73,46 @@ impl Backend {
         };
         cors::expose(response.headers_mut());
         response
+    }
+
+    /// Files are too large to be held; the rest of what is not an API is the site's.
+    pub(crate) fn streams(&self, path: &str) -> bool {
+        let is_api =
+            || ["/rest/v1", "/auth/v1", "/inbox", "/health", "/ready"].iter().any(|api| behind(path, api).is_some());
+        (self.storage.is_some() && behind(path, FILES).is_some())
+            || ((self.site.is_some() || self.pages.iter().any(|page| page.path == path))
+                && !is_api()
+                && !is_described(path))
+    }
+
+    pub(crate) async fn stream(&self, mut request: Request<Body>) -> Response<Body> {
+        let mut response = if cors::is_preflight(&request) {
+            cors::preflight(&request).map(ntier_storage::full)
+        } else {
+            cookies::take(&mut request, ntier_storage::full);
+            let path = behind(request.uri().path(), FILES).map(str::to_owned);
+            match (&self.storage, path) {
+                (Some(storage), Some(path)) => storage.answer(&path, request).await,
+                _ => self.page(request).await,
+            }
+        };
+        cors::expose(response.headers_mut());
+        response
+    }
+
+    /// A page, or a file of the site.
+    async fn page(&self, request: Request<Body>) -> Response<Body> {
+        let nothing = || not_found().map(ntier_storage::full);
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return nothing();
+        }
+        let path = request.uri().path();
+        let (storage, method, headers) = (self.storage.as_deref(), request.method(), request.headers());
+        match (self.pages.iter().find(|page| page.path == path), &self.site) {
+            (Some(page), _) => page.response().map(ntier_storage::full),
+            (None, Some(site)) => site.answer(storage, method, path, headers).await.unwrap_or_else(nothing),
+            (None, None) => nothing(),
+        }
     }
 
     async fn route(&self, request: Request<Bytes>) -> Response<Bytes> {
@@ -102,12 +148,7 @@ impl Backend {
             {
                 self.auth.as_ref().map_or_else(not_found, Auth::configuration)
             }
-            _ if !get => not_found(),
-            _ => match (self.pages.iter().find(|page| page.path == path), &self.files) {
-                (Some(page), _) => page.response(),
-                (None, Some(folder)) => files::serve(folder, path, request.headers()).await,
-                (None, None) => not_found(),
-            },
+            _ => not_found(),
         }
     }
 
@@ -156,6 +197,12 @@ impl Page {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
+}
+
+/// What this server says of itself as an authorization server, where others look for it.
+fn is_described(path: &str) -> bool {
+    let name = path.strip_prefix("/.well-known/").and_then(|rest| rest.strip_suffix("/auth/v1"));
+    name.is_some_and(|name| matches!(name, "oauth-authorization-server" | "openid-configuration"))
 }
 
 /// What follows the prefix, if the path is the prefix or below it.

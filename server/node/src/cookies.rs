@@ -24,8 +24,8 @@ pub struct Cookies {
     ends_session: bool,
 }
 
-/// Puts what the cookies hold where everybody looks for it, if the request may use them.
-pub fn take(request: &mut Request<Bytes>) -> Cookies {
+/// Puts what the cookies hold where everybody looks for it, if the request may use them. `whole` makes a body.
+pub fn take<B>(request: &mut Request<B>, whole: impl FnOnce(Bytes) -> B) -> Cookies {
     let are_wanted = request.headers().contains_key(WANTED) && is_own(request.headers());
     let path = request.uri().path();
     let cookies = Cookies { are_wanted, ends_session: path == "/auth/v1/logout" };
@@ -37,7 +37,8 @@ pub fn take(request: &mut Request<Bytes>) -> Cookies {
         && request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "grant_type=refresh_token"));
     if refreshes {
         if let Some(token) = cookie(request.headers(), REFRESH) {
-            *request.body_mut() = serde_json::json!({ "refresh_token": token }).to_string().into();
+            let body = serde_json::json!({ "refresh_token": token }).to_string();
+            *request.body_mut() = whole(body.into());
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
     } else if !request.headers().contains_key(AUTHORIZATION)
@@ -141,18 +142,18 @@ mod tests {
             ("GET /rest/v1/notes", vec![("sec-fetch-site", "same-site")], false),
         ] {
             let mut asked = request(line, &[vec![cookie, host], more.clone()].concat());
-            take(&mut asked);
+            take(&mut asked, |body| body);
             assert_eq!(asked.headers().get(AUTHORIZATION).is_some(), expected, "{line} {more:?}");
         }
         let mut asked = request("GET /x", &[cookie, host, wanted, ("authorization", "Bearer own")]);
-        take(&mut asked);
+        take(&mut asked, |body| body);
         assert_eq!(asked.headers()[AUTHORIZATION], "Bearer own", "what is said goes before what is kept");
     }
 
     #[test]
     fn security_t6_tokens_come_as_cookies_that_no_script_reads() {
         let mut asked = request("POST /auth/v1/token?grant_type=password", &[("x-use-cookie", "1"), ("host", "a")]);
-        let cookies = take(&mut asked);
+        let cookies = take(&mut asked, |body| body);
         let body = r#"{"access_token":"x","refresh_token":"y","expires_in":3600,"user":{"id":"u"}}"#;
         let given = cookies.give(Response::new(body.into()));
         let set: Vec<&str> = given.headers().get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
@@ -167,7 +168,7 @@ mod tests {
         let refresh = ("cookie", "__Host-ntier-refresh=y");
         let mut asked =
             request("POST /auth/v1/token?grant_type=refresh_token", &[("x-use-cookie", "1"), ("host", "a"), refresh]);
-        take(&mut asked);
+        take(&mut asked, |body| body);
         assert_eq!(asked.body().as_ref(), br#"{"refresh_token":"y"}"#);
         let error = Response::builder().status(400).body(Bytes::from("{}")).unwrap();
         assert!(cookies.give(error).headers().get(SET_COOKIE).is_none());

@@ -10,7 +10,9 @@ const HEADERS: &str = "authorization, apikey, content-type, accept, accept-profi
     range-unit, x-client-info, x-supabase-api-version, x-retry-count, x-region, x-upsert, x-metadata, traceparent, \
     tracestate, baggage";
 const EXPOSED: &str = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server, \
-    Transfer-Encoding, Range-Unit, Preference-Applied, Retry-After, Idempotency-Replayed";
+    Transfer-Encoding, Range-Unit, Preference-Applied, Retry-After, Idempotency-Replayed, ETag, Last-Modified, Accept-Ranges, \
+    Content-Disposition, Content-Length, Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, Upload-Defer-Length, \
+    Tus-Version, Tus-Resumable, Tus-Max-Size, Tus-Extension, Tus-Checksum-Algorithm, X-Transformations";
 
 pub fn is_preflight<T>(request: &Request<T>) -> bool {
     let headers = request.headers();

@@ -8,22 +8,26 @@ mod backend;
 mod cookies;
 mod cors;
 mod data_api;
-mod files;
 mod identify;
 mod listen;
 mod observe;
+mod site;
+mod stream;
 mod target;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ntier_storage::Body;
 
 pub use admin::Admin;
 pub use backend::{Backend, Page};
 pub use data_api::{DataApi, Front};
 pub use listen::{Listeners, Place, bind, bind_unix, serve};
 pub use observe::{Log, Observation};
+pub use site::{Site, Source};
+pub use stream::Pace;
 
 /// One server.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// For the whole body.
     pub body_time: Duration,
+    /// For a body that passes through: a file.
+    pub pace: Pace,
     /// Open connections per worker; more wait to be accepted.
     pub connections: usize,
 }
@@ -63,6 +69,7 @@ impl Default for Limits {
             body_bytes: 10 << 20,
             header_time: Duration::from_secs(10),
             body_time: Duration::from_mins(1),
+            pace: Pace { pause: Duration::from_secs(30), rate: 1000 },
             connections: 10_000,
         }
     }
@@ -71,21 +78,52 @@ impl Default for Limits {
 impl Node {
     /// Answers a request whose body has been read.
     pub async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
-        let begun = Instant::now();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut response = match &self.service {
+        let asked = Asked::of(&request);
+        let response = match &self.service {
             Service::Backend(backend) => backend.answer(request).await,
             Service::DataApi(api) => api.answer(request).await,
             Service::Admin(admin) => admin.answer(request).await,
         };
+        self.answered(asked, response)
+    }
+
+    /// Whether bodies of requests with this path pass through, rather than being read first.
+    pub fn streams(&self, path: &str) -> bool {
+        matches!(&self.service, Service::Backend(backend) if backend.streams(path))
+    }
+
+    /// Answers a request whose body is on its way.
+    pub async fn stream(&self, request: Request<Body>) -> Response<Body> {
+        let asked = Asked::of(&request);
+        let response = match &self.service {
+            Service::Backend(backend) => backend.stream(request).await,
+            Service::DataApi(_) | Service::Admin(_) => not_found().map(ntier_storage::full),
+        };
+        self.answered(asked, response)
+    }
+
+    fn answered<B>(&self, asked: Asked, mut response: Response<B>) -> Response<B> {
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         self.log.observe(&Observation::Answered {
-            method: method.as_str(),
-            path: &path,
+            method: asked.method.as_str(),
+            path: &asked.path,
             status: response.status().as_u16(),
-            took: begun.elapsed(),
+            took: asked.begun.elapsed(),
         });
         response
+    }
+}
+
+/// What is told of a request once it is answered.
+struct Asked {
+    begun: Instant,
+    method: Method,
+    path: String,
+}
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self { begun: Instant::now(), method: request.method().clone(), path: request.uri().path().to_owned() }
     }
 }
 

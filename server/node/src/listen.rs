@@ -24,7 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::target::Encoded;
+use crate::stream::{Inbound, Outbound};
+use crate::target::{Boundary, Encoded};
 use crate::{Node, Observation};
 
 /// Waiting connections the kernel keeps for us.
@@ -201,12 +202,7 @@ where
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             let (node, boundary) = (node.clone(), boundary.clone());
-            async move {
-                let response = handle(&node, request).await;
-                // The body was read before the answer was made.
-                boundary.reached();
-                Ok::<_, Infallible>(response)
-            }
+            async move { Ok::<_, Infallible>(handle(&node, request, boundary).await) }
         })
     };
     let connection = http1::Builder::new()
@@ -228,7 +224,19 @@ where
     }
 }
 
-async fn handle(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary) -> Response<Outbound> {
+    if node.streams(request.uri().path()) {
+        let request = request.map(|body| Inbound::new(body, boundary, node.limits.pace).boxed_unsync());
+        // What files need is large, and other requests need not carry it.
+        return Box::pin(node.stream(request)).await.map(Outbound::Stream);
+    }
+    let response = handle_whole(node, request).await;
+    // The body was read before the answer was made.
+    boundary.reached();
+    response.map(Outbound::Whole)
+}
+
+async fn handle_whole(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let is_head = request.method() == http::Method::HEAD;
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, node.limits.body_bytes).collect();

@@ -5,13 +5,38 @@ use std::time::Duration;
 /// Something worth telling an operator.
 #[derive(Debug)]
 pub enum Observation<'a> {
-    Answered { method: &'a str, path: &'a str, status: u16, took: Duration },
-    SchemaReloaded { took: Duration },
-    SchemaNotReloaded { cause: &'a str },
-    KeysExchanged { signing: &'a str },
-    KeysNotRead { cause: &'a str },
-    ConnectionFailed { cause: &'a str },
-    MailNotSent { cause: &'a str },
+    Answered {
+        method: &'a str,
+        path: &'a str,
+        status: u16,
+        took: Duration,
+    },
+    SchemaReloaded {
+        took: Duration,
+    },
+    SchemaNotReloaded {
+        cause: &'a str,
+    },
+    KeysExchanged {
+        signing: &'a str,
+    },
+    KeysNotRead {
+        cause: &'a str,
+    },
+    ConnectionFailed {
+        cause: &'a str,
+    },
+    MailNotSent {
+        cause: &'a str,
+    },
+    /// Blobs that no row named, and uploads that had not come to their end.
+    BlobsSwept {
+        removed: usize,
+        unfinished: usize,
+    },
+    BlobsNotSwept {
+        cause: &'a str,
+    },
 }
 
 /// What is shown.
@@ -47,6 +72,10 @@ impl Log {
                 eprintln!("schema reloaded duration_ms={:.1}", took.as_secs_f64() * 1000.0);
             }
             Observation::MailNotSent { cause } => eprintln!("an e-mail was not sent, and goes again later: {cause}"),
+            Observation::BlobsSwept { removed, unfinished } => {
+                eprintln!("blobs without a name removed blobs.removed={removed} blobs.unfinished={unfinished}");
+            }
+            Observation::BlobsNotSwept { cause } => eprintln!("blobs not swept: {cause}"),
             Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
             Observation::KeysExchanged { signing } => eprintln!("keys exchanged key.id={signing}"),
             Observation::KeysNotRead { cause } => eprintln!("keys not exchanged: {cause}"),

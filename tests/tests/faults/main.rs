@@ -3,6 +3,8 @@
 //!
 //! A binary of its own, so that the other suites do not share the machine while times matter.
 
+mod uploads;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};

@@ -139,7 +139,9 @@ fn keys_are_those_of_the_directory() {
     let world = World::start(Backend::Server);
     let keys = node::keys(&world.data());
     let names: Vec<&str> = keys.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["publishable_key", "secret_key", "anon_key", "service_role_key", "jwt_secret"]);
+    let project = ["publishable_key", "secret_key", "anon_key", "service_role_key", "jwt_secret"];
+    let files = ["s3_access_key_id", "s3_secret_access_key"];
+    assert_eq!(names, [project.as_slice(), &files].concat());
     let (_, out, _) = run(&["keys", "--data", &world.data().to_string_lossy()]);
     assert!(out.contains(keys["secret_key"].as_str().unwrap()));
 }

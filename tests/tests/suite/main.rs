@@ -12,4 +12,5 @@ mod read;
 mod rest_command;
 mod rpc;
 mod security;
+mod storage;
 mod write;

@@ -19,6 +19,7 @@ pub struct Config {
     pub project_id: Option<String>,
     pub api: Api,
     pub auth: Auth,
+    pub storage: Storage,
     pub migrations_enabled: bool,
     pub seed_enabled: bool,
     /// Relative to the folder `supabase`; `*` stands for any part of a name.
@@ -33,6 +34,29 @@ pub struct Api {
     pub extra_search_path: Option<Vec<String>>,
     pub max_rows: Option<u64>,
     pub auto_expose_new_tables: Option<bool>,
+}
+
+/// Files, likewise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Storage {
+    pub enabled: Option<bool>,
+    /// Bytes.
+    pub file_size_limit: Option<u64>,
+    pub s3_protocol: Option<bool>,
+    pub images: Option<bool>,
+    /// By their names.
+    pub buckets: BTreeMap<String, Bucket>,
+}
+
+/// A bucket that is there from the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bucket {
+    pub public: Option<bool>,
+    /// Bytes; as the Supabase CLI has it, 0 says nothing.
+    pub file_size_limit: Option<u64>,
+    pub allowed_mime_types: Option<Vec<String>>,
+    /// Files that are put there when the database is seeded; relative to the folder `supabase`.
+    pub objects_path: Option<String>,
 }
 
 /// Sign-in, likewise.
@@ -187,6 +211,7 @@ impl Default for Config {
             project_id: None,
             api: Api::default(),
             auth: Auth::default(),
+            storage: Storage::default(),
             migrations_enabled: true,
             seed_enabled: true,
             seed_paths: vec!["./seed.sql".into()],
@@ -228,6 +253,10 @@ impl Reader<'_> {
 
     fn table(&mut self, section: &[&str], table: &dyn TableLike) {
         let is_off = is_off(section, table);
+        // Its name alone says that it is to be there.
+        if let ["storage", "buckets", name] = section {
+            self.config.storage.buckets.entry((*name).to_owned()).or_default();
+        }
         for (name, item) in table.iter() {
             let path: Vec<&str> = section.iter().copied().chain([name]).collect();
             let at = table.key(name).and_then(toml_edit::Key::span).map_or(0, |span| span.start);
@@ -261,6 +290,7 @@ impl Reader<'_> {
             ["auth", section @ ("external" | "hook"), name, key] if known::is_known(path) => {
                 Some((*section, *name, *key))
             }
+            ["storage", section @ "buckets", name, key] if known::is_known(path) => Some((*section, *name, *key)),
             _ => None,
         };
         let supported = SUPPORTED.iter().find(|(name, _)| *name == key).map(|(_, set)| set);
@@ -275,6 +305,9 @@ impl Reader<'_> {
         let set = |config: &mut Config, value: &Value| match (named, supported) {
             (Some(("hook", name, key)), _) => {
                 set_hook(config.auth.hooks.entry(name.to_owned()).or_default(), key, value)
+            }
+            (Some(("buckets", name, key)), _) => {
+                set_bucket(config.storage.buckets.entry(name.to_owned()).or_default(), key, value)
             }
             (Some((_, name, key)), _) => {
                 set_external(config.auth.external.entry(name.to_owned()).or_default(), key, value)
@@ -371,6 +404,17 @@ fn set_hook(hook: &mut (Option<String>, Option<String>), key: &str, value: &Valu
         "uri" => hook.0 = Some(string(value)?),
         "secrets" => hook.1 = Some(string(value)?),
         _ => drop(boolean(value)?),
+    }
+    Ok(())
+}
+
+/// A key of `storage.buckets.…`.
+fn set_bucket(bucket: &mut Bucket, key: &str, value: &Value) -> Result<(), String> {
+    match key {
+        "public" => bucket.public = Some(boolean(value)?),
+        "file_size_limit" => bucket.file_size_limit = Some(size(value)?).filter(|limit| *limit > 0),
+        "allowed_mime_types" => bucket.allowed_mime_types = Some(strings(value)?),
+        _ => bucket.objects_path = Some(string(value)?).filter(|path| !path.is_empty()),
     }
     Ok(())
 }
@@ -481,6 +525,10 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("auth.webauthn.rp_origins", |config, value| Ok(config.auth.rp_origins = Some(strings(value)?))),
     ("auth.sms.enable_signup", |config, value| Ok(config.auth.phone = Some(boolean(value)?))),
     ("auth.sms.enable_confirmations", |config, value| Ok(config.auth.phone_confirmations = Some(boolean(value)?))),
+    ("storage.enabled", |config, value| Ok(config.storage.enabled = Some(boolean(value)?))),
+    ("storage.file_size_limit", |config, value| Ok(config.storage.file_size_limit = Some(size(value)?))),
+    ("storage.s3_protocol.enabled", |config, value| Ok(config.storage.s3_protocol = Some(boolean(value)?))),
+    ("storage.image_transformation.enabled", |config, value| Ok(config.storage.images = Some(boolean(value)?))),
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
     ("api.port", |config, value| Ok(config.api.port = Some(number(value, 1, u16::MAX.into())?))),
     ("api.schemas", |config, value| Ok(config.api.schemas = Some(strings(value)?))),
@@ -523,6 +571,13 @@ fn number<T: TryFrom<i64>>(value: &Value, least: i64, most: i64) -> Result<T, St
         if most == i64::MAX { format!("a number from {least}") } else { format!("a number from {least} to {most}") };
     let number = value.as_integer().filter(|number| (least..=most).contains(number));
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| expected(&wanted, value))
+}
+
+/// Bytes: a number, or a text such as `50MiB`.
+fn size(value: &Value) -> Result<u64, String> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    let wrong = || expected("a size such as \"50MiB\"", value);
+    number.or_else(|| crate::settings::value::bytes(value.as_str()?).ok()).ok_or_else(wrong)
 }
 
 /// A duration such as `24h`, in seconds.
@@ -598,8 +653,8 @@ mod tests {
     #[test]
     fn all_faults_are_told_with_their_lines() {
         let (config, faults) = read(
-            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[storage]\nenabled = true\n\
-             file_size_limit = \"5MiB\"\n",
+            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[realtime]\nenabled = true\n\
+             ip_version = \"IPv4\"\n",
         );
         assert_eq!(config.api.max_rows, Some(7));
         assert_eq!(
@@ -609,7 +664,42 @@ mod tests {
                 "error: config.toml:3: api.schemas: expected a list of strings, found [1]",
                 "warning: config.toml:4: unknown key api.max_row; did you mean max_rows?",
                 "warning: config.toml:7: unknown key auht; did you mean auth?",
-                "note: config.toml:10: [storage] has no effect yet",
+                "note: config.toml:10: [realtime] has no effect yet",
+            ]
+        );
+    }
+
+    #[test]
+    fn files_and_buckets_are_read() {
+        let (config, faults) = read(
+            "[storage]\nenabled = true\nfile_size_limit = \"5MiB\"\n[storage.s3_protocol]\nenabled = false\n\
+             [storage.image_transformation]\nenabled = true\n[storage.buckets.empty]\n[storage.buckets.\"old.films\"]\n\
+             public = true\nfile_size_limit = \"1GB\"\nallowed_mime_types = [\"video/mp4\"]\nobjects_path = \"./films\"\n\
+             [storage.buckets]\ninline = { public = false, file_size_limit = \"large\" }\n\
+             [storage.analytics]\nenabled = false\n[storage.vector]\nenabled = false\n[storage.buckets.x]\npubic = true\n",
+        );
+        let storage = config.storage;
+        assert_eq!((storage.enabled, storage.file_size_limit), (Some(true), Some(5 << 20)));
+        assert_eq!((storage.s3_protocol, storage.images), (Some(false), Some(true)));
+        let names: Vec<&str> = storage.buckets.keys().map(String::as_str).collect();
+        assert_eq!(names, ["empty", "inline", "old.films", "x"]);
+        assert_eq!(storage.buckets["empty"], Bucket::default());
+        let films = Bucket {
+            public: Some(true),
+            file_size_limit: Some(1 << 30),
+            allowed_mime_types: Some(vec!["video/mp4".into()]),
+            objects_path: Some("./films".into()),
+        };
+        assert_eq!(storage.buckets["old.films"], films);
+        let mut faults = faults;
+        faults.sort();
+        assert_eq!(
+            faults,
+            [
+                "error: config.toml:15: storage.buckets.inline.file_size_limit: expected a size such as \"50MiB\", found \"large\"",
+                "note: config.toml:17: storage.analytics has no effect yet",
+                "note: config.toml:19: storage.vector has no effect yet",
+                "warning: config.toml:21: unknown key storage.buckets.x.pubic; did you mean public?",
             ]
         );
     }

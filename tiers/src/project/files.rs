@@ -50,6 +50,24 @@ impl Project {
         Ok((files, others))
     }
 
+    /// The files of a folder that go into a bucket, each with the name that it gets there; of one file, that file. Links are not
+    /// followed. `None` where there is nothing.
+    pub fn objects(&self, path: &str) -> Result<Option<Vec<(String, PathBuf)>>, Unread> {
+        let Source::Folder(folder) = &self.source else { return Ok(None) };
+        let root = folder.join(path.strip_prefix("./").unwrap_or(path));
+        if root.is_file() {
+            let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(Some(vec![(name, root)]));
+        }
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        let mut objects = Vec::new();
+        walk(&root, "", &mut objects)?;
+        objects.sort();
+        Ok(Some(objects))
+    }
+
     /// The seeds, in the order of the configuration.
     pub fn seeds(&self) -> Result<Vec<File>, Unread> {
         let Source::Folder(folder) = &self.source else { return Ok(Vec::new()) };
@@ -110,6 +128,22 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Unread> {
     Ok(paths)
 }
 
+/// Gathers the files of a folder and of those in it; `prefix` is the folder's name in the bucket.
+fn walk(folder: &Path, prefix: &str, objects: &mut Vec<(String, PathBuf)>) -> Result<(), Unread> {
+    let unread = |cause| Unread { path: folder.to_owned(), cause };
+    for entry in std::fs::read_dir(folder).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let kind = entry.file_type().map_err(unread)?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if kind.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), objects)?;
+        } else if kind.is_file() {
+            objects.push((name, entry.path()));
+        }
+    }
+    Ok(())
+}
+
 /// `*` stands for any part of the file's name; folders are written out.
 fn glob(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Unread> {
     let path = folder.join(pattern.strip_prefix("./").unwrap_or(pattern));
@@ -149,6 +183,24 @@ mod tests {
         {
             assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn files_for_a_bucket_have_their_folders_in_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("films/old")).unwrap();
+        for name in ["films/b.txt", "films/old/a.txt", "secret"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(folder.path().join("secret"), folder.path().join("films/link")).unwrap();
+        let project = Project { root: None, source: Source::Folder(folder.path().into()), config: Config::default() };
+        let names = |path: &str| {
+            let objects = project.objects(path).unwrap()?;
+            Some(objects.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+        };
+        assert_eq!(names("./films"), Some(vec!["b.txt".to_owned(), "old/a.txt".to_owned()]));
+        assert_eq!(names("films/b.txt"), Some(vec!["b.txt".to_owned()]));
+        assert_eq!(names("elsewhere"), None);
     }
 
     #[test]

@@ -17,6 +17,14 @@ use super::{File, Project, Unread, statements};
 pub enum Outcome {
     Migrated(String),
     Seeded(String),
+    /// A bucket of the configuration.
+    BucketMade(String),
+    BucketChanged(String),
+    /// Files of the project were put into a bucket.
+    Uploaded {
+        bucket: String,
+        files: usize,
+    },
     /// Worth knowing, but nothing stopped.
     Remark(String),
 }
@@ -87,10 +95,11 @@ pub async fn apply(database: &Database, project: &Project, observe: &dyn Fn(Outc
     let known: HashSet<&str> = state.versions.iter().map(String::as_str).collect();
     let pending: Vec<&File> = files.iter().filter(|file| !known.contains(file.version.as_str())).collect();
     let first_start = !state.bookkept && state.versions.is_empty();
-    if pending.is_empty() && (!first_start || seeds.is_empty()) && !state.seed_pending {
+    let has_files = project.config.storage.buckets.values().any(|bucket| bucket.objects_path.is_some());
+    if pending.is_empty() && (!first_start || (seeds.is_empty() && !has_files)) && !state.seed_pending {
         return Ok(false);
     }
-    prepare(database, first_start && !seeds.is_empty()).await?;
+    prepare(database, first_start && !seeds.is_empty(), first_start && has_files).await?;
     let mut done = false;
     for file in pending {
         let missing = missing_extensions(database, file).await?;
@@ -114,6 +123,19 @@ pub async fn apply(database: &Database, project: &Project, observe: &dyn Fn(Outc
         database.simple(text).await.map_err(bookkeeping)?;
     }
     Ok(done)
+}
+
+/// Whether the files of the project's buckets are still to be put there.
+pub async fn files_pending(database: &Database) -> Result<bool, Error> {
+    let question = "select value from ntier.settings where name = 'files'";
+    let answers = database.simple(question).await.map_err(bookkeeping)?;
+    Ok(answers.first().is_some_and(|answer| !answer.rows.is_empty()))
+}
+
+/// They are there.
+pub async fn files_done(database: &Database) -> Result<(), Error> {
+    database.simple("delete from ntier.settings where name = 'files'").await.map_err(bookkeeping)?;
+    Ok(())
 }
 
 /// What is applied and what is not.
@@ -146,7 +168,7 @@ async fn run(database: &Database, script: &Script<'_>, label: &str) -> Result<bo
 
 /// The tables as the Supabase CLI creates them. Whether the seed is still to come is remembered with them, so that a start that
 /// breaks off goes on at the next.
-async fn prepare(database: &Database, seed: bool) -> Result<(), Error> {
+async fn prepare(database: &Database, seed: bool, files: bool) -> Result<(), Error> {
     let mut script = String::from(
         "create schema if not exists supabase_migrations;
          create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
@@ -155,7 +177,10 @@ async fn prepare(database: &Database, seed: bool) -> Result<(), Error> {
          create table if not exists supabase_migrations.seed_files (path text not null primary key, hash text not null);",
     );
     if seed {
-        script.push_str("insert into ntier.settings values ('seed', 'pending') on conflict do nothing");
+        script.push_str("insert into ntier.settings values ('seed', 'pending') on conflict do nothing;");
+    }
+    if files {
+        script.push_str("insert into ntier.settings values ('files', 'pending') on conflict do nothing");
     }
     locked(database, &script).await.map_err(bookkeeping)
 }

@@ -104,6 +104,16 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "public_bucket",
+        kind: Value("NAME"),
+        default: "none",
+        doc: "A public bucket whose files to serve at /, instead of a folder",
+        set: |settings, text| {
+            let _: () = settings.public_bucket = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
         name: "trusted_proxy",
         kind: Value("ADDR,…"),
         default: "none",
@@ -413,6 +423,199 @@ pub const DEFINITIONS: &[Definition] = &[
         doc: "Where clients reach this node; tokens name it as their issuer",
         set: |settings, text| {
             with_auth(settings, |auth| text.clone_into(&mut auth.url));
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.enabled",
+        kind: Boolean,
+        default: "true",
+        doc: "Whether files are kept and served under /storage/v1",
+        set: |settings, text| {
+            let _: () = settings.storage.enabled = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.file_size_limit",
+        kind: Value("SIZE"),
+        default: "50MiB",
+        doc: "The largest file; a bucket may allow less",
+        set: |settings, text| {
+            let _: () = settings.storage.service.file_size_limit = value::bytes(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.folder",
+        kind: Path("DIR"),
+        default: "files in the data directory",
+        doc: "Where files are kept; nodes on one database need the same one",
+        set: |settings, text| {
+            let _: () = settings.storage.folder = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.upload_url_time",
+        kind: Value("TIME"),
+        default: "60s",
+        doc: "How long a signed URL for an upload is valid",
+        set: |settings, text| {
+            let _: () = settings.storage.service.upload_url_seconds = value::whole_seconds(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.resumable_time",
+        kind: Value("TIME"),
+        default: "1h",
+        doc: "How long a resumable upload waits for its client to come back",
+        set: |settings, text| {
+            let _: () = settings.storage.service.resumable_seconds = value::whole_seconds(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.images",
+        kind: Boolean,
+        default: "true",
+        doc: "Pictures are made smaller, cut and said in other formats where a request asks for it",
+        set: |settings, text| {
+            let _: () = settings.storage.service.images = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.image_places",
+        kind: Value("COUNT"),
+        default: "1",
+        doc: "Pictures that are worked on at the same time; each needs memory",
+        set: |settings, text| {
+            let _: () = settings.storage.service.image_places = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.sweep_after",
+        kind: Value("TIME"),
+        default: "1h",
+        doc: "Bytes that no object has are removed when they are so old; looked for as often",
+        set: |settings, text| {
+            let _: () = settings.storage.sweep_after = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.bucket",
+        kind: Value("NAME"),
+        default: "none",
+        doc: "Keep files in this bucket of an S3 instead of a folder",
+        set: |settings, text| {
+            let _: () = settings.storage.s3.bucket = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.endpoint",
+        kind: Value("URL"),
+        default: "Amazon's of the region",
+        doc: "Where that S3 is, such as https://s3.example.com",
+        set: |settings, text| {
+            if !text.starts_with("https://") && !text.starts_with("http://") {
+                return Err(expected("an https:// address", text));
+            }
+            let _: () = settings.storage.s3.endpoint = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.region",
+        kind: Value("NAME"),
+        default: "us-east-1",
+        doc: "Its region",
+        set: |settings, text| {
+            text.clone_into(&mut settings.storage.s3.region);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.prefix",
+        kind: Value("TEXT"),
+        default: "none",
+        doc: "The beginning of all names in that bucket, such as files/",
+        set: |settings, text| {
+            text.clone_into(&mut settings.storage.s3.prefix);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.access_key_id",
+        kind: Value("ID"),
+        default: "none",
+        doc: "Who ntier is there",
+        set: |settings, text| {
+            let _: () = settings.storage.s3.access_key_id = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.secret_access_key",
+        kind: Value("SECRET"),
+        default: "none",
+        doc: "With what it shows that",
+        set: |settings, text| {
+            let _: () = settings.storage.s3.secret_access_key = Some(Secret::new(text.to_owned()));
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.path_style",
+        kind: Boolean,
+        default: "false",
+        doc: "The bucket's name is in the path, not in the name of the host: most S3 that are not Amazon's want it",
+        set: |settings, text| {
+            let _: () = settings.storage.s3.path_style = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3.allow_http",
+        kind: Boolean,
+        default: "false",
+        doc: "Files may travel to that S3 without TLS, also beyond this machine",
+        set: |settings, text| {
+            let _: () = settings.storage.s3.allow_http = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3_protocol.enabled",
+        kind: Boolean,
+        default: "true",
+        doc: "Answer S3's own clients under /storage/v1/s3",
+        set: |settings, text| {
+            let _: () = settings.storage.s3_protocol.enabled = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3_protocol.access_key_id",
+        kind: Value("ID"),
+        default: "made at the first start",
+        doc: "With what those clients sign: whoever has it may do everything; `ntier keys` shows it",
+        set: |settings, text| {
+            let _: () = settings.storage.s3_protocol.access_key_id = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.s3_protocol.secret_access_key",
+        kind: Value("SECRET"),
+        default: "made at the first start",
+        doc: "Likewise (32 bytes or more)",
+        set: |settings, text| {
+            let _: () = settings.storage.s3_protocol.secret_access_key = Some(Secret::new(text.to_owned()));
             Ok(())
         },
     },

@@ -52,6 +52,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     loader.environment(&sources.environment, &sources.directory);
     loader.flags(&sources.flags, &sources.directory);
     loader.settings.project.clone_from(&project.root);
+    loader.buckets(&project.config);
     let Loader { settings, mut faults } = loader;
     faults.extend(settings.check());
     if faults.iter().any(Fault::is_error) {
@@ -101,7 +102,27 @@ impl Loader {
         settings.api.max_rows = api.max_rows.or(settings.api.max_rows);
         self.sign_in(&config.auth);
         let settings = &mut self.settings;
+        let (said, storage) = (&config.storage, &mut settings.storage);
+        storage.enabled = said.enabled.unwrap_or(storage.enabled);
+        storage.service.file_size_limit = said.file_size_limit.unwrap_or(storage.service.file_size_limit);
+        storage.service.images = said.images.unwrap_or(storage.service.images);
+        storage.s3_protocol.enabled = said.s3_protocol.unwrap_or(storage.s3_protocol.enabled);
         settings.api.auto_expose_new_tables = api.auto_expose_new_tables.unwrap_or(settings.api.auto_expose_new_tables);
+    }
+
+    /// A bucket that takes more than all of them would promise what is refused.
+    fn buckets(&mut self, config: &Config) {
+        let most = self.settings.storage.service.file_size_limit;
+        let larger = config
+            .storage
+            .buckets
+            .iter()
+            .filter(|(_, bucket)| bucket.file_size_limit.is_some_and(|limit| limit > most));
+        for (name, _) in larger {
+            let message =
+                format!("storage.buckets.{name}.file_size_limit is more than storage.file_size_limit, {most} bytes");
+            self.faults.push(Fault::error(Place::Together, message));
+        }
     }
 
     /// Likewise of sign-in.
@@ -394,6 +415,26 @@ mod tests {
         assert_eq!(settings.api.schemas, ["public", "api"]);
         assert_eq!(settings.data, folder.path().join("kept"));
         assert!(loaded.remarks.is_empty(), "{:?}", loaded.remarks);
+    }
+
+    #[test]
+    fn what_the_project_says_of_files_are_defaults() {
+        let folder = project();
+        let config = "[storage]\nenabled = false\nfile_size_limit = \"5MiB\"\n[storage.image_transformation]\nenabled = false\n\
+                      [storage.s3_protocol]\nenabled = false\n[storage.buckets.films]\nfile_size_limit = \"6MiB\"\n";
+        std::fs::write(folder.path().join("supabase/config.toml"), config).unwrap();
+        let faults = load(&sources(folder.path(), &[], &[])).unwrap_err();
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let expected =
+            "error: storage.buckets.films.file_size_limit is more than storage.file_size_limit, 5242880 bytes";
+        assert_eq!(told, [expected]);
+        let flags =
+            [("storage.enabled", "true"), ("storage.file_size_limit", "7MB"), ("storage.upload_url_time", "2min")];
+        let storage =
+            load(&sources(folder.path(), &[("NTIER_STORAGE_SWEEP_AFTER", "10min")], &flags)).unwrap().settings.storage;
+        assert!(storage.enabled && !storage.service.images && !storage.s3_protocol.enabled);
+        assert_eq!((storage.service.file_size_limit, storage.service.upload_url_seconds), (7 << 20, 120));
+        assert_eq!(storage.sweep_after.as_secs(), 600);
     }
 
     #[test]

@@ -71,6 +71,11 @@ pub fn seconds(text: &str) -> Read<i64> {
     i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).ok_or_else(|| expected("at least a second", text))
 }
 
+/// Likewise, as a token says it.
+pub fn whole_seconds(text: &str) -> Read<u32> {
+    u32::try_from(seconds(text)?).map_err(|_| expected("a shorter time", text))
+}
+
 pub fn networks(text: &str) -> Read<Vec<Network>> {
     let network = |name: &String| name.parse().map_err(|()| expected("an address or a range such as 10.0.0.0/8", name));
     names(text)?.iter().map(network).collect()

@@ -1,0 +1,151 @@
+//! Bodies that pass through instead of being held: in with a limit on their pace, out as fast as the client reads.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use ntier_storage::Body;
+use tokio::time::{Instant, Sleep};
+
+use crate::target::Boundary;
+
+/// What the rest of a request may cost whose answer is decided already: a client that is still sending reads no answer.
+const LINGER_BYTES: usize = 32 << 20;
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How slow a body may be (checklist H1).
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two pieces.
+    pub pause: Duration,
+    /// Bytes in a second, over the whole of it, once a pause has passed.
+    pub rate: u64,
+}
+
+/// A request's body on its way in.
+pub struct Inbound {
+    /// `None` once it is at its end.
+    incoming: Option<Incoming>,
+    boundary: Boundary,
+    pace: Pace,
+    begun: Instant,
+    bytes: u64,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Inbound {
+    pub fn new(incoming: Incoming, boundary: Boundary, pace: Pace) -> Self {
+        let late = Box::pin(tokio::time::sleep(pace.pause));
+        let incoming = if incoming.is_end_stream() {
+            boundary.reached();
+            None
+        } else {
+            Some(incoming)
+        };
+        Self { incoming, boundary, pace, begun: Instant::now(), bytes: 0, late }
+    }
+
+    fn is_slow(&self) -> bool {
+        let took = self.begun.elapsed();
+        took > self.pace.pause && self.bytes < self.pace.rate.saturating_mul(took.as_secs())
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let frame = match Pin::new(incoming).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(this.late.as_mut().poll(context));
+                let late = io::Error::new(io::ErrorKind::TimedOut, "its body took too long");
+                return Poll::Ready(Some(Err(late)));
+            }
+        };
+        match frame {
+            None => {
+                this.incoming = None;
+                this.boundary.reached();
+                Poll::Ready(None)
+            }
+            Some(Err(cause)) => Poll::Ready(Some(Err(io::Error::other(cause)))),
+            Some(Ok(frame)) => {
+                this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if this.is_slow() {
+                    return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "its body is too slow"))));
+                }
+                this.late.as_mut().reset(Instant::now() + this.pace.pause);
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+impl Drop for Inbound {
+    /// Whoever is refused early is read on for a while, so that the refusal is seen; then the connection ends.
+    fn drop(&mut self) {
+        let Some(mut incoming) = self.incoming.take() else { return };
+        let boundary = self.boundary.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(LINGER, async move {
+            let mut left = LINGER_BYTES;
+            while let Some(Ok(frame)) = incoming.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(length) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+            boundary.reached();
+        }));
+    }
+}
+
+/// A response's body.
+pub enum Outbound {
+    Whole(Full<Bytes>),
+    Stream(Body),
+}
+
+impl http_body::Body for Outbound {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Stream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
