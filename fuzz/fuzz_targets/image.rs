@@ -6,10 +6,10 @@ use libfuzzer_sys::fuzz_target;
 use ntier_images::{Accepts, Limits, Resize, Transform, transform};
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = Limits { input_bytes: 1 << 20, pixels: 1 << 20, memory_bytes: 64 << 20, side: 256 };
+    let limits = Limits { input_bytes: 1 << 20, pixels: 1 << 20, memory_bytes: 64 << 20, avif_pixels: 0, side: 256 };
     for resize in [Resize::Cover, Resize::Fill] {
         let wanted = Transform { width: Some(24), height: Some(17), resize, ..Transform::default() };
-        if let Ok(image) = transform(bytes, &Transform { accepts: Accepts { webp: true }, ..wanted }, &limits) {
+        if let Ok(image) = transform(bytes, &Transform { accepts: Accepts { webp: true, avif: false }, ..wanted }, &limits) {
             assert!(image.width <= 24 && image.height <= 17);
         }
     }

@@ -22,6 +22,9 @@ use crate::picture::Picture;
 /// What a picture may carry beside its pixels, unpacked: a colour profile above all. More is a bomb.
 const METADATA_BYTES: u64 = 4 << 20;
 
+/// Of these, what is left for what decoders do not count: tables, names, reasons.
+const SPARE_BYTES: u64 = 1 << 20;
+
 /// A file whose beginning was read.
 pub struct Source<'a> {
     pub format: Format,
@@ -48,10 +51,11 @@ pub fn open<'a>(input: &'a [u8], limits: &Limits) -> Result<Source<'a>, Error> {
     }
     let beside_bytes = METADATA_BYTES
         + match format {
-            Format::Jpeg => headers::jpeg_memory(input, pixels),
+            // It keeps a copy of the file.
+            Format::Jpeg => bytes + pixels * 2 * headers::jpeg(input).kept_samples,
             // The samples of a lossy frame and its alpha; or all four channels, of which three are given.
             Format::Webp => pixels * 4,
-            // A frame that is smaller than the canvas; strips and tiles, and colours for print.
+            // A frame that is smaller than the canvas. The picture as it is stored, and its strips or tiles.
             Format::Gif | Format::Tiff => pixels.saturating_mul(8).min(decoder.total_bytes() * 2),
             Format::Png | Format::Bmp | Format::Heif | Format::Svg => 0,
         };
@@ -82,6 +86,9 @@ fn check(input: &[u8], format: Format, limits: &Limits) -> Result<bool, Error> {
         }
         Format::Gif => Ok(headers::gif_moves(input)),
         Format::Png => Ok(headers::png_moves(input)),
+        Format::Jpeg if headers::jpeg(input).is_in_parts => {
+            Err(Error::UnsupportedKind { format, what: "a scan for each colour".to_owned() })
+        }
         Format::Jpeg | Format::Bmp | Format::Tiff => Ok(false),
         Format::Heif | Format::Svg => Err(Error::Unsupported(format)),
     }
@@ -136,10 +143,9 @@ impl Source<'_> {
         let format = self.format;
         let profile =
             self.decoder.icc_profile().ok().flatten().filter(|profile| profile.len() as u64 <= METADATA_BYTES);
-        let pixels = self.decoder.total_bytes();
-        let beside = limits.memory_bytes.saturating_sub(pixels);
-        let allowed = if format == Format::Tiff { limits.memory_bytes } else { beside };
-        self.decoder.set_limits(limited(allowed)).map_err(|cause| refused(cause, format, limits))?;
+        // What was estimated holds: the decoder refuses what would take more, as frames larger than their canvas.
+        let beside = limited(self.beside_bytes - SPARE_BYTES);
+        self.decoder.set_limits(beside).map_err(|cause| refused(cause, format, limits))?;
         let image = DynamicImage::from_decoder(self.decoder).map_err(|cause| refused(cause, format, limits))?;
         Ok((Picture::from(image), profile))
     }
@@ -152,7 +158,7 @@ impl Source<'_> {
 
 fn refused(cause: ImageError, format: Format, limits: &Limits) -> Error {
     match cause {
-        ImageError::Unsupported(kind) => Error::UnsupportedKind { format, kind: kind.kind() },
+        ImageError::Unsupported(kind) => Error::UnsupportedKind { format, what: kind.to_string() },
         ImageError::Limits(limit) if matches!(limit.kind(), LimitErrorKind::InsufficientMemory) => {
             Error::TooMuchMemory {
                 needed_bytes: limits.memory_bytes.saturating_add(1),

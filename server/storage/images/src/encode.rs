@@ -6,9 +6,11 @@ use image::codecs::gif::GifEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use jpeg_encoder::{ChromaSubsamplingMethod, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
+use ravif::{BitDepth, Img, RGBA8};
 
 use crate::error::Error;
 use crate::format::{Format, opaque_or_not};
+use crate::headers;
 use crate::picture::Picture;
 
 /// The greatest side that the format has numbers for.
@@ -18,11 +20,14 @@ const WEBP_SIDE: u32 = 16_383;
 const SHARP_COLOURS: u8 = 90;
 /// How hard libwebp tries, of 0 to 6; its own default.
 const WEBP_EFFORT: i32 = 4;
+/// Of 1 to 10, which is the fastest: a fifth more bytes than at 8, in a third of the time.
+const AVIF_SPEED: u8 = 10;
 /// Each how many pixels count for the palette of a GIF, of 1 to 30.
 const GIF_STEPS: i32 = 10;
 
 /// The format, or the one that can do it instead where the picture is too large for it.
-pub fn possible(format: Format, size: (u32, u32), has_alpha: bool) -> Format {
+pub fn possible(format: Format, size: (u32, u32), has_alpha: bool, avif_pixels: u64) -> Format {
+    let format = if format == Format::Avif && headers::pixels(size) > avif_pixels { Format::Webp } else { format };
     let longest = size.0.max(size.1);
     let format = if format == Format::Webp && longest > WEBP_SIDE { opaque_or_not(has_alpha) } else { format };
     if matches!(format, Format::Jpeg | Format::Gif) && longest > JPEG_SIDE { Format::Png } else { format }
@@ -34,17 +39,21 @@ pub fn memory_bytes(format: Format, size: (u32, u32)) -> u64 {
         Format::Jpeg => 6,
         Format::Png | Format::Gif => 10,
         Format::Webp => 12,
+        Format::Avif => 64,
     };
-    (u64::from(size.0) * u64::from(size.1)).saturating_mul(bytes_per_pixel)
+    headers::pixels(size).saturating_mul(bytes_per_pixel)
 }
 
 pub fn picture(picture: &Picture, format: Format, quality: Option<u8>) -> Result<Vec<u8>, Error> {
-    let quality = quality.unwrap_or(80).clamp(1, 100);
+    // As Supabase has imgproxy set up.
+    let usual = if format == Format::Avif { 62 } else { 80 };
+    let quality = quality.unwrap_or(usual).clamp(1, 100);
     match format {
         Format::Jpeg => jpeg(picture, quality),
         Format::Png => png(picture),
         Format::Gif => gif(picture),
         Format::Webp => webp(picture, quality),
+        Format::Avif => avif(picture, quality),
     }
 }
 
@@ -133,4 +142,20 @@ fn webp(picture: &Picture, quality: u8) -> Result<Vec<u8>, Error> {
     let encoder = webp::Encoder::new(pixels, layout, *width, *height);
     let bytes = encoder.encode_advanced(&config).map_err(|cause| refused(&format!("{cause:?}")))?;
     Ok(bytes.to_vec())
+}
+
+fn avif(picture: &Picture, quality: u8) -> Result<Vec<u8>, Error> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    let encoder = ravif::Encoder::new()
+        .with_quality(f32::from(quality))
+        .with_alpha_quality(f32::from(quality))
+        .with_speed(AVIF_SPEED)
+        .with_bit_depth(BitDepth::Eight)
+        // The caller has a bound on how many pictures are made at once; threads of another pool would not heed it.
+        .with_num_threads(Some(1));
+    // Also what is opaque, which it sees: the way for that alone is inlined, and with it the whole encoder compiled here once more.
+    let pixel = |pixel: &[u8]| RGBA8::new(pixel[0], pixel[1], pixel[2], pixel.get(3).map_or(u8::MAX, |alpha| *alpha));
+    let pixels: Vec<RGBA8> = picture.pixels.chunks_exact(picture.channels()).map(pixel).collect();
+    let written = encoder.encode_rgba(Img::new(&pixels, width, height)).map_err(Error::encode)?;
+    Ok(written.avif_file)
 }

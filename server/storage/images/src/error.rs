@@ -1,7 +1,6 @@
 //! Why a picture cannot be made. All but [`Error::Encode`] are the file's or the caller's fault, and trying again does not help.
 
 use image::ImageError;
-use image::error::UnsupportedErrorKind;
 
 use crate::format::Source;
 
@@ -12,8 +11,8 @@ pub enum Error {
     #[error("{0:?} is not read here")]
     Unsupported(Source),
     /// The format is read, but not this way of it.
-    #[error("this kind of {format:?} is not read here")]
-    UnsupportedKind { format: Source, kind: UnsupportedErrorKind },
+    #[error("this kind of {format:?} is not read here: {what}")]
+    UnsupportedKind { format: Source, what: String },
     #[error("the file has {bytes} bytes, more than {limit_bytes}")]
     TooManyBytes { bytes: u64, limit_bytes: u64 },
     #[error("the picture has {width} × {height} pixels, more than {limit}")]

@@ -1,50 +1,49 @@
 //! What a file says of itself that its decoder tells too late, or not at all: whether it moves, and what would be allocated beside
 //! the picture. Only lengths and markers are walked over; a file that is broken is left to the decoder to refuse.
 
-/// Bytes that decoding takes beside the picture itself, the copy of the file included.
-pub fn jpeg_memory(bytes: &[u8], pixels: u64) -> u64 {
-    let file = bytes.len() as u64;
-    // One sample is kept as an i16 until all of it is there.
-    let waits = |samples: u64| file + pixels.saturating_mul(2 * samples);
-    let mut rest = &bytes[2.min(bytes.len())..];
+/// What a JPEG says before its first scan.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Jpeg {
+    /// How many samples of each pixel are kept, as an i16, until the last scan is read; none where a row at a time is enough.
+    pub kept_samples: u64,
+    /// It is not progressive, and yet has a scan for each colour. The decoder shows such a picture in wrong colours.
+    pub is_in_parts: bool,
+}
+
+pub fn jpeg(bytes: &[u8]) -> Jpeg {
     let mut samples = 4;
-    loop {
-        let marker = loop {
-            match rest {
-                [0xff, 0xff, ..] => rest = &rest[1..],
-                [0xff, marker, after @ ..] => {
-                    rest = after;
-                    break *marker;
-                }
-                [_, after @ ..] => rest = after,
-                [] => return waits(samples),
-            }
-        };
-        // Restarts and the like have no length.
-        if matches!(marker, 0x00 | 0x01 | 0xd0..=0xd8) {
-            continue;
-        }
-        let Some((segment, after)) = segment(rest) else { return waits(samples) };
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let Some((marker, content, after)) = segment(rest) {
+        let declared = content.get(5).map_or(4, |count| u64::from(*count)).min(4);
         match marker {
-            // Progressive: all samples are kept until the last scan.
-            0xc2 => return waits(segment.get(5).map_or(4, |count| u64::from(*count)).min(4)),
-            0xc0 | 0xc1 => samples = segment.get(5).map_or(4, |count| u64::from(*count)).min(4),
-            // Scans of one colour each are kept as well; else only a row is.
+            0xc0 | 0xc1 => samples = declared,
+            // Progressive.
+            0xc2 => return Jpeg { kept_samples: declared, is_in_parts: false },
             0xda => {
-                let in_first_scan = segment.first().map_or(0, |count| u64::from(*count));
-                return if in_first_scan < samples { waits(samples) } else { file };
+                let is_in_parts = content.first().is_some_and(|in_first_scan| u64::from(*in_first_scan) < samples);
+                return Jpeg { kept_samples: if is_in_parts { samples } else { 0 }, is_in_parts };
             }
-            0xd9 => return waits(samples),
             _ => {}
         }
         rest = after;
     }
+    Jpeg { kept_samples: samples, is_in_parts: false }
 }
 
-/// What follows a marker of a JPEG: its content without the length, and the rest.
-fn segment(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
-    Some((rest.get(2..length)?, &rest[length..]))
+/// The next marker that has a content, its content, and what follows.
+fn segment(mut rest: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    loop {
+        match rest {
+            // Filled up with any number of them; and markers without a content.
+            [0xff, 0xff | 0x00 | 0x01 | 0xd0..=0xd9, ..] => rest = &rest[1..],
+            [0xff, marker, after @ ..] => {
+                let length = usize::from(u16::from_be_bytes(*after.first_chunk()?));
+                return Some((*marker, after.get(2..length)?, &after[length..]));
+            }
+            [_, after @ ..] => rest = after,
+            [] => return None,
+        }
+    }
 }
 
 /// Whether a PNG is an animation: the chunk that says so comes before the picture.
@@ -205,18 +204,20 @@ mod tests {
     fn a_jpeg_is_kept_whole_where_its_scans_are_many() {
         let start = |marker: u8, samples: u8| vec![0xff, marker, 0, 8, 8, 0, 1, 0, 1, samples];
         let scan = |samples: u8| vec![0xff, 0xda, 0, 3, samples];
-        for (parts, bytes_per_pixel) in [
-            (vec![start(0xc0, 3), scan(3)], 0),
-            (vec![start(0xc0, 3), scan(1)], 6),
-            (vec![start(0xc2, 3), scan(3)], 6),
-            (vec![start(0xc2, 1), scan(1)], 2),
-            (vec![vec![0xff, 0xe0, 0, 2, 0xff], start(0xc0, 1), scan(1)], 0),
-            (vec![start(0xc0, 200), scan(1)], 8),
-            (vec![start(0xc0, 3)], 6),
-            (vec![], 8),
+        for (parts, kept_samples, is_in_parts) in [
+            (vec![start(0xc0, 3), scan(3)], 0, false),
+            (vec![start(0xc0, 3), scan(1)], 3, true),
+            (vec![start(0xc2, 3), scan(3)], 3, false),
+            (vec![start(0xc2, 1), scan(1)], 1, false),
+            (vec![vec![0xff, 0xe0, 0, 2, 0xff], start(0xc0, 1), scan(1)], 0, false),
+            (vec![vec![0xff, 0xe1, 0, 6, 0xff, 0xc2, 0, 9], start(0xc0, 3), scan(3)], 0, false),
+            (vec![start(0xc0, 200), scan(4)], 0, false),
+            (vec![start(0xc0, 3)], 3, false),
+            (vec![vec![0xff, 0xc0, 0xff, 0xff, 0]], 4, false),
+            (vec![], 4, false),
         ] {
             let file = [vec![0xff, 0xd8], parts.concat()].concat();
-            assert_eq!(jpeg_memory(&file, 1000), file.len() as u64 + 1000 * bytes_per_pixel, "{file:x?}");
+            assert_eq!(jpeg(&file), Jpeg { kept_samples, is_in_parts }, "{file:x?}");
         }
     }
 }

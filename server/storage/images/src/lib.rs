@@ -45,13 +45,15 @@ pub struct Limits {
     pub pixels: u64,
     /// What decoding, resizing and encoding may take together. It is estimated from what the file declares, before.
     pub memory_bytes: u64,
+    /// The largest result that becomes AVIF, which takes seconds for each million pixels; a larger one becomes WebP.
+    pub avif_pixels: u64,
     /// The greatest width and height that can be asked for.
     pub side: u32,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { input_bytes: 25 << 20, pixels: 50_000_000, memory_bytes: 512 << 20, side: 2500 }
+        Limits { input_bytes: 25 << 20, pixels: 50_000_000, memory_bytes: 512 << 20, avif_pixels: 1 << 20, side: 2500 }
     }
 }
 
@@ -79,7 +81,7 @@ pub fn transform(input: &[u8], wanted: &Transform, limits: &Limits) -> Result<Im
 
     let plan = geometry::plan((width, height), wanted, limits.side);
     let format = format::negotiate(wanted.format, wanted.accepts, source.format, source.has_alpha());
-    let format = encode::possible(format, plan.size, source.has_alpha());
+    let format = encode::possible(format, plan.size, source.has_alpha(), limits.avif_pixels);
     let needed = source.memory_bytes(plan.size) + encode::memory_bytes(format, plan.size);
     if needed > limits.memory_bytes {
         return Err(Error::TooMuchMemory { needed_bytes: needed, limit_bytes: limits.memory_bytes });

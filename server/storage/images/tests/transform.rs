@@ -9,7 +9,7 @@ use pictures::{
     png_with_profile, tiff, webp, webp_with_alpha,
 };
 
-const WEBP: Accepts = Accepts { webp: true };
+const WEBP: Accepts = Accepts { webp: true, avif: false };
 
 fn sized(width: u32, height: u32, resize: Resize) -> Transform {
     Transform { width: Some(width), height: Some(height), resize, ..Transform::default() }
@@ -270,11 +270,35 @@ fn less_quality_is_fewer_bytes() {
 #[test]
 fn one_pixel_is_a_picture() {
     for (name, input) in all(1, 1) {
-        for format in [Asked::Best, Asked::Webp] {
+        for format in [Asked::Best, Asked::Webp, Asked::Avif] {
             let image = made(&input, &Transform { format, ..sized(1, 1, Resize::Cover) });
             assert_eq!((image.width, image.height), (1, 1), "{name}");
         }
     }
+}
+
+#[test]
+fn avif_is_written_for_who_wants_it_and_is_never_large() {
+    let wanted = |accepts, format| Transform { accepts, format, ..sized(24, 24, Resize::Cover) };
+    let both = Accepts { webp: true, avif: true };
+    for (name, input) in [("opaque", jpeg(&drawn(64, 64))), ("clear", png(&half_clear(64, 64).into()))] {
+        for wanted in [wanted(both, Asked::Best), wanted(Accepts::default(), Asked::Avif)] {
+            let image = made(&input, &wanted);
+            assert_eq!((image.media_type, image.width, image.height), ("image/avif", 24, 24), "{name}");
+            assert_eq!(&image.bytes[4..12], b"ftypavif", "{name}");
+            // Each auxiliary picture is alpha.
+            let has_alpha = image.bytes.windows(4).any(|kind| kind == b"auxC");
+            assert_eq!(has_alpha, name == "clear", "{name}");
+            let few = Limits { avif_pixels: 24 * 24 - 1, ..Limits::default() };
+            assert_eq!(transform(&input, &wanted, &few).unwrap().media_type, "image/webp", "{name}");
+        }
+    }
+    let bytes = |quality| {
+        let wanted = Transform { quality, ..wanted(both, Asked::Best) };
+        made(&jpeg(&drawn(64, 64)), &wanted).bytes
+    };
+    assert!(bytes(Some(20)).len() < bytes(Some(90)).len());
+    assert!(bytes(None) == bytes(Some(62)));
 }
 
 #[test]
@@ -296,6 +320,8 @@ fn what_cannot_be_shown_is_refused_for_its_reason() {
     assert!(matches!(is(b"<html><script>", &defaults), Error::Unknown));
     assert!(matches!(is(b"<svg onload='alert(1)'>", &defaults), Error::Unsupported(Source::Svg)));
     assert!(matches!(is(b"\0\0\0\x10ftypmif1\0\0\0\0", &defaults), Error::Unsupported(Source::Heif)));
+    let in_parts = jpeg_of(&drawn(32, 32), |encoder| encoder.set_optimized_huffman_tables(true));
+    assert!(matches!(is(&in_parts, &defaults), Error::UnsupportedKind { format: Source::Jpeg, .. }));
     assert!(matches!(is(&picture, &small), Error::TooManyPixels { width: 100, height: 100, limit: 5_000 }));
     assert!(matches!(is(&vec![0; 30_001], &small), Error::TooManyBytes { bytes: 30_001, limit_bytes: 30_000 }));
     assert!(matches!(is(&picture, &poor), Error::TooMuchMemory { limit_bytes: 30_000, .. }));
