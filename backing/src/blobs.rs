@@ -4,10 +4,12 @@
 //! A blob is written once, whole, under a random name, and never changed. So whoever commits a row that names a blob has a file, and
 //! a crash at any moment leaves at most a blob that no row names; the sweeper finds it by [`Blobs::list`].
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -179,6 +181,18 @@ impl Writer {
     }
 }
 
+/// What comes next of a blob.
+#[derive(Debug)]
+pub enum Piece {
+    Bytes(Bytes),
+    /// They are in the page cache, from where the kernel can send them by itself.
+    File {
+        file: Arc<File>,
+        offset: u64,
+        length: usize,
+    },
+}
+
 /// The bytes that were asked for, as they are pulled: nothing is read ahead but one piece.
 #[derive(Debug)]
 pub enum Reader {
@@ -192,6 +206,14 @@ impl Reader {
         match self {
             Self::Disk(reader) => reader.remaining(),
             Self::S3(reader) => reader.remaining(),
+        }
+    }
+
+    /// Like [`Body::poll_frame`], for somebody who can also do something with a file. `longest`: bytes of a piece of it, at most.
+    pub fn poll_piece(&mut self, context: &mut Context<'_>, longest: usize) -> Poll<Option<io::Result<Piece>>> {
+        match self {
+            Self::Disk(reader) => reader.poll_piece(context, longest),
+            Self::S3(reader) => reader.poll(context).map(|bytes| bytes.map(|bytes| bytes.map(Piece::Bytes))),
         }
     }
 }

@@ -19,7 +19,9 @@ pub async fn to_bearer(headers: &mut HeaderMap, auth: Option<&Auth>, address: Ip
         let user_agent = headers.get(header::USER_AGENT);
         match auth.token_of(address, user_agent, &name, &password).await {
             Ok(token) => token,
-            Err(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {
+            Err(response)
+                if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS =>
+            {
                 return Err(response.map(ntier_storage::full));
             }
             Err(_) => return Err(refuse()),

@@ -12,6 +12,7 @@ mod data_api;
 mod identify;
 mod listen;
 mod observe;
+mod sendfile;
 mod site;
 mod stream;
 mod target;

@@ -19,11 +19,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ntier_storage::Body;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::sendfile::{Sending, Socket as Sends, Spans};
 use crate::stream::{Inbound, Outbound};
 use crate::target::{Boundary, Encoded};
 use crate::{Node, Observation};
@@ -194,15 +195,16 @@ pub(crate) struct Peer(pub IpAddr);
 
 async fn connection<S>(node: Arc<Node>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Sends + 'static,
 {
+    let (stream, spans) = Sending::new(stream);
     let (stream, boundary) = Encoded::new(stream);
     let handler = {
         let node = node.clone();
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let (node, boundary) = (node.clone(), boundary.clone());
-            async move { Ok::<_, Infallible>(handle(&node, request, boundary).await) }
+            let (node, boundary, spans) = (node.clone(), boundary.clone(), spans.clone());
+            async move { Ok::<_, Infallible>(handle(&node, request, boundary, spans).await) }
         })
     };
     let connection = http1::Builder::new()
@@ -224,11 +226,11 @@ where
     }
 }
 
-async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary) -> Response<Outbound> {
+async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary, spans: Spans) -> Response<Outbound> {
     if node.streams(request.uri().path()) {
-        let request = request.map(|body| Inbound::new(body, boundary, node.limits.pace).boxed_unsync());
+        let request = request.map(|body| Body::new(Inbound::new(body, boundary, node.limits.pace)));
         // What files need is large, and other requests need not carry it.
-        return Box::pin(node.stream(request)).await.map(Outbound::Stream);
+        return Box::pin(node.stream(request)).await.map(|body| Outbound::new(body, spans));
     }
     let response = handle_whole(node, request).await;
     // The body was read before the answer was made.

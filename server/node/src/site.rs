@@ -9,6 +9,7 @@ mod compress;
 mod folder;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -47,7 +48,7 @@ struct File {
 
 enum Place {
     Folder(PathBuf),
-    Object(Box<ntier_storage::Object>),
+    Object(Arc<ntier_storage::Object>),
 }
 
 /// What a client takes.
@@ -120,7 +121,7 @@ impl Site {
                     modified: object.metadata.modified.unwrap_or(SystemTime::UNIX_EPOCH),
                     etag: object.metadata.etag.clone(),
                     media_type: object.metadata.media_type.clone(),
-                    place: Place::Object(Box::new(object)),
+                    place: Place::Object(object),
                 })
             }
         }

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use ntier_storage::Body;
 use tokio::time::{Instant, Sleep};
 
+use crate::sendfile::{Blob, Spans};
 use crate::target::Boundary;
 
 /// What the rest of a request may cost whose answer is decided already: a client that is still sending reads no answer.
@@ -122,6 +123,17 @@ impl Drop for Inbound {
 pub enum Outbound {
     Whole(Full<Bytes>),
     Stream(Body),
+    Blob(Blob),
+}
+
+impl Outbound {
+    /// A body that passes through, on a connection that sends files.
+    pub fn new(body: Body, spans: Spans) -> Self {
+        match body {
+            Body::Blob(reader) => Self::Blob(Blob { reader: *reader, spans }),
+            body => Self::Stream(body),
+        }
+    }
 }
 
 impl http_body::Body for Outbound {
@@ -132,6 +144,7 @@ impl http_body::Body for Outbound {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::Stream(body) => Pin::new(body).poll_frame(context),
+            Self::Blob(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -139,6 +152,7 @@ impl http_body::Body for Outbound {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
+            Self::Blob(body) => body.is_end_stream(),
         }
     }
 
@@ -146,6 +160,7 @@ impl http_body::Body for Outbound {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Stream(body) => body.size_hint(),
+            Self::Blob(body) => body.size_hint(),
         }
     }
 }

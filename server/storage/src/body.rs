@@ -18,14 +18,55 @@ use crate::error::Error;
 use crate::store::Part;
 
 /// A body of a request or of a response.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+#[derive(Debug)]
+pub enum Body {
+    Whole(Full<Bytes>),
+    /// A range of one blob: whoever writes it to a socket may know a shorter way than these bytes.
+    Blob(Box<Reader>),
+    Other(UnsyncBoxBody<Bytes, io::Error>),
+}
+
+impl Body {
+    pub fn new(body: impl http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static) -> Self {
+        Self::Other(body.boxed_unsync())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Blob(body) => Pin::new(body).poll_frame(context),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Blob(body) => body.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Blob(body) => body.size_hint(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
 
 /// Bytes of a body that is read whole: JSON.
 const LARGEST: usize = 1 << 20;
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Body::Whole(Full::new(bytes.into()))
 }
 
 pub fn empty() -> Body {
@@ -55,6 +96,14 @@ pub async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
             }
         }
     }
+}
+
+/// Likewise of what is ours: if it cannot be read, that is no fault of a client.
+pub async fn own(body: &mut Body) -> Result<Option<Bytes>, Error> {
+    next(body).await.map_err(|error| match error {
+        Error::Broken(cause) => blobs::Error::Io(io::Error::other(cause)).into(),
+        other => other,
+    })
 }
 
 /// A piece of an answer.
@@ -100,12 +149,12 @@ pub async fn stream(blobs: &Blobs, segments: Vec<Segment>) -> Result<Body, Error
     if let Some(Segment::Blob(id, range)) = rest.front() {
         let reader = blobs.read(id, range.clone()).await?;
         if rest.len() == 1 {
-            return Ok(reader.boxed_unsync());
+            return Ok(Body::Blob(Box::new(reader)));
         }
         rest.pop_front();
         current = Some(reader);
     }
-    Ok(Chain { blobs: blobs.clone(), rest, opening: None, current, left }.boxed_unsync())
+    Ok(Body::new(Chain { blobs: blobs.clone(), rest, opening: None, current, left }))
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Reader, blobs::Error>> + Send>>;

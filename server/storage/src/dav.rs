@@ -84,7 +84,8 @@ impl Storage {
         let mut response = if visitor.caller().is_ok() {
             self.dav_answer(visitor, rest, body).await.unwrap_or_else(respond_fault)
         } else {
-            let mut response = plain(StatusCode::UNAUTHORIZED, "Sign in with an API key, a token, or e-mail and password");
+            let mut response =
+                plain(StatusCode::UNAUTHORIZED, "Sign in with an API key, a token, or e-mail and password");
             let challenge = HeaderValue::from_static("Basic realm=\"ntier\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             response
@@ -134,7 +135,9 @@ impl Storage {
         let is_folder = place.path.is_empty() || store::first(&answer, 1).is_some();
         let file = if place.path.is_empty() { None } else { Object::found(&answer, 3)? };
         let kind = match file {
-            Some(file) if !place.with_slash && (!is_folder || file.metadata.size_bytes > 0) => Kind::File(Box::new(file)),
+            Some(file) if !place.with_slash && (!is_folder || file.metadata.size_bytes > 0) => {
+                Kind::File(Box::new(file))
+            }
             _ if is_folder => Kind::Folder,
             _ => Kind::Nothing,
         };
@@ -178,9 +181,17 @@ impl Storage {
         let name = place.path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(place.bucket.as_str());
         let mut entries = match &found.kind {
             Kind::Nothing => return Err(Wire::no_such_key().into()),
-            Kind::File(object) => vec![file((place.href(false), &place.path), name, &object.metadata, &object.created_at)],
+            Kind::File(object) => {
+                vec![file((place.href(false), &place.path), name, &object.metadata, &object.created_at)]
+            }
             Kind::Folder => {
-                vec![Entry { href: place.href(true), path: place.path.clone(), name: name.into(), is_folder: true, ..Entry::default() }]
+                vec![Entry {
+                    href: place.href(true),
+                    path: place.path.clone(),
+                    name: name.into(),
+                    is_folder: true,
+                    ..Entry::default()
+                }]
             }
         };
         if is_deep && found.kind == Kind::Folder {

@@ -2,6 +2,7 @@
 //! already.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -123,52 +124,40 @@ impl Storage {
         bucket: &BucketId,
         key: &ObjectKey,
         operation: &'static str,
-    ) -> Result<Object, Error> {
+    ) -> Result<Arc<Object>, Error> {
         let caller = match access {
             Access::Public => None,
             Access::Caller => Some(visitor.caller()?),
             Access::CallerIfAny => visitor.caller_if_any(),
         };
-        let service = vec![Bucket::select(bucket), Object::select(bucket, key), store::select_parts(bucket, key)];
-        let answer = match caller {
-            None => session::look(&self.database, service).await?,
-            Some(caller) => {
-                let work = Work { service, caller: vec![Object::select(bucket, key)] };
-                let request = Request::of(visitor, operation);
-                session::as_caller(&self.database, caller, &request, Mode::Read, work).await?
+        let Some(caller) = caller else {
+            let found = self.lookups.find(&self.database, bucket, key).await?;
+            if found.is_public != Some(true) {
+                return Err(Wire::no_such_bucket().into());
             }
+            return found.object.ok_or_else(|| Wire::no_such_key().into());
         };
+        let service = vec![Bucket::select(bucket), Object::select(bucket, key), store::select_parts(bucket, key)];
+        let work = Work { service, caller: vec![Object::select(bucket, key)] };
+        let request = Request::of(visitor, operation);
+        let answer = session::as_caller(&self.database, caller, &request, Mode::Read, work).await?;
         let found = Bucket::of(&answer, 0).ok_or_else(Wire::no_such_bucket)?;
-        if caller.is_none() && !found.public {
-            return Err(Wire::no_such_bucket().into());
-        }
         let index = if found.public { 1 } else { 3 };
         let mut object = Object::found(&answer, index)?.ok_or_else(Wire::no_such_key)?;
         object.parts = store::parts(&answer, 2, &object.version)?;
-        Ok(object)
+        Ok(Arc::new(object))
     }
 
     /// The object, whoever may read it.
-    pub(crate) async fn find_any(&self, bucket: &BucketId, key: &ObjectKey) -> Result<Option<Object>, Error> {
-        let statements = vec![Object::select(bucket, key), store::select_parts(bucket, key)];
-        let answer = session::look(&self.database, statements).await?;
-        let Some(mut object) = Object::found(&answer, 0)? else { return Ok(None) };
-        object.parts = store::parts(&answer, 1, &object.version)?;
-        Ok(Some(object))
+    pub(crate) async fn find_any(&self, bucket: &BucketId, key: &ObjectKey) -> Result<Option<Arc<Object>>, Error> {
+        Ok(self.lookups.find(&self.database, bucket, key).await?.object)
     }
 
     /// An object of a public bucket, for a web site; `None` where there is none, or the bucket is not public.
-    pub async fn public_object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
+    pub async fn public_object(&self, bucket: &str, key: &str) -> Result<Option<Arc<Object>>, Error> {
         let (Ok(bucket), Ok(key)) = (BucketId::parse(bucket), ObjectKey::parse(key)) else { return Ok(None) };
-        let statements =
-            vec![Bucket::select(&bucket), Object::select(&bucket, &key), store::select_parts(&bucket, &key)];
-        let answer = session::look(&self.database, statements).await?;
-        if !Bucket::of(&answer, 0).is_some_and(|bucket| bucket.public) {
-            return Ok(None);
-        }
-        let Some(mut object) = Object::found(&answer, 1)? else { return Ok(None) };
-        object.parts = store::parts(&answer, 2, &object.version)?;
-        Ok(Some(object))
+        let found = self.lookups.find(&self.database, &bucket, &key).await?;
+        Ok(found.object.filter(|_| found.is_public == Some(true)))
     }
 
     /// Bytes of an object, as they are asked for.

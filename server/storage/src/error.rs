@@ -1,5 +1,7 @@
 //! Why a request is not done.
 
+use std::sync::Arc;
+
 use ntier_backing::blobs;
 use ntier_backing::database::{self, Refusal};
 use ntier_protocol::storage::error::{Code, Error as Wire};
@@ -20,6 +22,9 @@ pub enum Error {
     Incomplete,
     #[error("a token could not be signed")]
     Signing,
+    /// Of several requests that were done together.
+    #[error(transparent)]
+    Shared(#[from] Arc<Error>),
 }
 
 impl Error {
@@ -27,6 +32,7 @@ impl Error {
     pub fn wire(&self) -> Wire {
         match self {
             Self::Refused(wire) => wire.clone(),
+            Self::Shared(error) => error.wire(),
             Self::Database(database::Error::Refused(refusal)) => refused(refusal),
             Self::Database(database::Error::Deadline) => database_timeout(),
             Self::Database(
@@ -34,6 +40,9 @@ impl Error {
             ) => Wire::new(Code::SlowDown, "The database cannot answer now"),
             Self::Blobs(blobs::Error::NoSpace(_)) => {
                 Wire::new(Code::InsufficientStorage, "There is no space left for the object")
+            }
+            Self::Blobs(blobs::Error::Unreachable { .. }) => {
+                Wire::new(Code::SlowDown, "The store of files cannot answer now")
             }
             // A row without a blob: somebody took it away outside of ntier.
             Self::Blobs(blobs::Error::Missing(_)) => Wire::no_such_key(),

@@ -12,6 +12,7 @@ mod download;
 mod error;
 mod jobs;
 mod list;
+mod lookup;
 mod remove;
 mod render;
 mod respond;
@@ -42,6 +43,7 @@ pub use store::{Metadata, Object};
 pub use sweep::{Swept, sweep};
 
 use download::Access;
+use lookup::Lookups;
 use render::Studio;
 use visitor::Visitor;
 
@@ -58,6 +60,8 @@ pub struct Settings {
     pub images: bool,
     /// How many at the same time.
     pub image_places: usize,
+    /// Who can show AVIF is given AVIF, without asking for it.
+    pub avif: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +73,7 @@ impl Default for Settings {
             resumable_seconds: 3600,
             images: true,
             image_places: 1,
+            avif: false,
         }
     }
 }
@@ -82,6 +87,7 @@ pub struct Storage {
     doorkeeper: Arc<Doorkeeper>,
     signer: Signer,
     studio: Studio,
+    lookups: Arc<Lookups>,
     /// There is a job to do.
     jobs: Notify,
     /// `None` where S3 is switched off.
@@ -99,7 +105,8 @@ impl Storage {
     ) -> Self {
         let studio = Studio::new(settings.image_places);
         let signer = Signer::new(jwt_secret);
-        Self { database, blobs, settings, doorkeeper, signer, studio, jobs: Notify::new(), s3: None }
+        let (lookups, jobs) = (Arc::default(), Notify::new());
+        Self { database, blobs, settings, doorkeeper, signer, studio, lookups, jobs, s3: None }
     }
 
     /// Takes requests by S3's protocol too.

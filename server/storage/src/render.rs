@@ -160,7 +160,8 @@ impl Storage {
         mut wanted: Wanted,
         expires: Option<SystemTime>,
     ) -> Result<Response<Body>, Error> {
-        wanted.transform.accepts = Accepts::parse(visitor.header(&header::ACCEPT).unwrap_or_default());
+        let accepts = Accepts::parse(visitor.header(&header::ACCEPT).unwrap_or_default());
+        wanted.transform.accepts = Accepts { avif: accepts.avif && self.settings.avif, ..accepts };
         let key = format!("{} {:?}", object.version, wanted.transform);
         let mut metadata = object.metadata.clone();
         metadata.etag = format!("\"{}\"", ntier_security::one_time::sha256_hex(&key).get(..32).unwrap_or_default());
@@ -314,6 +315,7 @@ impl Wanted {
 fn asked(name: &str) -> Option<Asked> {
     match name {
         "webp" => Some(Asked::Webp),
+        "avif" => Some(Asked::Avif),
         _ => None,
     }
 }

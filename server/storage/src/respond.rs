@@ -8,7 +8,7 @@ use crate::body::{self, Body};
 use crate::error::Error;
 
 /// When to come again, in seconds, where the fault is ours and passes.
-const AGAIN: &str = "1";
+pub const AGAIN: HeaderValue = HeaderValue::from_static("1");
 
 pub fn json(value: &Value) -> Response<Body> {
     text(value.to_string())
@@ -40,7 +40,7 @@ pub fn error(error: &Error) -> Response<Body> {
     // What is not there now may be there soon.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if wire.code == Code::SlowDown {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(AGAIN));
+        headers.insert(header::RETRY_AFTER, AGAIN);
     }
     response
 }

@@ -25,7 +25,7 @@ use crate::download::set;
 use crate::error::Error;
 use crate::respond;
 use crate::session::{self, Request, sql};
-use crate::store::{self, Metadata, Part};
+use crate::store::{self, Bucket, Metadata, Part};
 use crate::upload::{self, Description, Target, hex, md5_hex};
 use crate::visitor::{Visitor, now, owner};
 
@@ -37,6 +37,9 @@ const SMALL: u64 = 256 << 10;
 const MOST_PIECES: usize = 10_000;
 /// Uploads of one owner that have not come to their end (checklist F5).
 const MOST_UPLOADS: u32 = 500;
+
+/// What 460, the protocol's own status, says.
+const MISMATCH: &str = "Checksum Mismatch";
 
 const RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
 const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
@@ -73,7 +76,7 @@ impl Storage {
     /// `/upload/resumable` and what is below it; `rest` are the steps of the path behind that.
     pub(crate) async fn resumable(&self, visitor: &Visitor, rest: &[&str], body: Body) -> Response<Body> {
         let answer = self.route_resumable(visitor, rest, body).await;
-        let mut response = answer.unwrap_or_else(|error| refuse(&error));
+        let mut response = answer.unwrap_or_else(|error| refuse(&error, &visitor.method));
         response.headers_mut().insert(RESUMABLE, HeaderValue::from_static(tus::VERSION));
         response
     }
@@ -143,7 +146,7 @@ impl Storage {
                 .flatten(),
             declared: size,
         };
-        let limit = self.may(visitor, &uploader, &bucket, &key, &description, "storage.tus.upload.create").await?;
+        self.may(visitor, &uploader, &bucket, &key, &description, "storage.tus.upload.create").await?;
         let id = BlobId::random().to_string();
         let mut upload = Upload {
             id,
@@ -162,12 +165,12 @@ impl Storage {
         let has_bytes = visitor.header(&header::CONTENT_TYPE) == Some(tus::MEDIA_TYPE);
         if has_bytes || upload.size == Some(0) {
             let body = if has_bytes { body } else { body::empty() };
-            self.take(&mut upload, limit, checksum(visitor)?, body).await?;
+            self.take(&mut upload, checksum(visitor)?, body).await?;
         }
         let mut response = respond::status(StatusCode::CREATED);
         let headers = response.headers_mut();
         let place = if is_signed { "/sign" } else { "" };
-        let address = tus::address(upload.bucket.as_str(), upload.key.as_str(), &upload.id);
+        let address = upload.address();
         set(headers, header::LOCATION, &format!("/storage/v1/upload/resumable{place}/{address}"));
         set(headers, EXPIRES, &httpdate::fmt_http_date(upload.expires));
         if has_bytes {
@@ -182,9 +185,9 @@ impl Storage {
         // All is here, but for the last step: a client that is told so will not come again.
         if upload.size == Some(upload.offset)
             && !upload.is_complete
-            && let Some(pieces) = self.hold(&upload, BlobId::random().as_str()).await?
+            && let Some(held) = self.hold(&mut upload, BlobId::random().as_str()).await?
         {
-            self.complete(&mut upload, &pieces).await?;
+            self.complete(&mut upload, &held).await?;
         }
         let mut response = respond::status(StatusCode::OK);
         let headers = response.headers_mut();
@@ -217,17 +220,16 @@ impl Storage {
         if offset != upload.offset {
             return Ok(conflict(upload.offset));
         }
-        if let (None, Some(size)) = (upload.size, number(visitor, &LENGTH)?) {
-            if size < upload.offset {
-                return Err(Wire::new(Code::InvalidRequest, "Upload-Length is less than what has come").into());
-            }
-            upload.size = Some(size);
-            upload.description.declared = Some(size);
+        let said = number(visitor, &LENGTH)?;
+        if said.is_some_and(|said| said < upload.offset || upload.size.is_some_and(|size| size != said)) {
+            return Err(Wire::new(Code::InvalidRequest, "Upload-Length is not what was said or has come").into());
         }
+        upload.size = upload.size.or(said);
+        upload.description.declared = upload.size;
         if !upload.is_complete {
             let Upload { bucket, key, description, .. } = &upload;
-            let limit = self.may(visitor, &uploader, bucket, key, description, "storage.tus.upload.part").await?;
-            if !self.take(&mut upload, limit, checksum(visitor)?, body).await? {
+            self.may(visitor, &uploader, bucket, key, description, "storage.tus.upload.part").await?;
+            if !self.take(&mut upload, checksum(visitor)?, body).await? {
                 return Ok(conflict(upload.offset));
             }
         }
@@ -240,29 +242,17 @@ impl Storage {
     async fn terminate(&self, visitor: &Visitor, is_signed: bool, address: &str) -> Result<Response<Body>, Error> {
         let upload = self.find_upload(address).await?;
         self.own(visitor, is_signed, &upload)?;
-        let statement = sql(
-            "delete from ntier.storage_uploads where id = $1::uuid and completed_at is null returning id",
-            &[Some(&upload.id)],
-        );
-        let answer = session::finish(&self.database, vec![statement]).await?;
-        if store::first(&answer, 0).is_none() {
+        if !self.end(&upload.id).await? {
             return Err(Wire::new(Code::TusError, "Cannot terminate an already completed upload").into());
         }
-        self.discard(vec![upload.id]);
         Ok(respond::status(StatusCode::NO_CONTENT))
     }
 
     /// Takes the bytes of a request; false where another request holds the upload now.
-    async fn take(
-        &self,
-        upload: &mut Upload,
-        limit: u64,
-        checksum: Option<Checksum>,
-        body: Body,
-    ) -> Result<bool, Error> {
+    async fn take(&self, upload: &mut Upload, checksum: Option<Checksum>, mut body: Body) -> Result<bool, Error> {
         let holder = BlobId::random().to_string();
-        let Some(mut pieces) = self.hold(upload, &holder).await? else { return Ok(false) };
-        let mut body = body;
+        let Some(mut held) = self.hold(upload, &holder).await? else { return Ok(false) };
+        let limit = self.limit(&held.limits, &upload.key);
         let mut check = checksum.map(Check::new);
         // What is checked as a whole is kept as a whole.
         let piece = if check.is_some() { u64::MAX } else { PIECE };
@@ -283,12 +273,12 @@ impl Storage {
             }
             let writing = match &mut open {
                 Some(writing) => writing,
-                None => open.insert(self.open(&pieces).await?),
+                None => open.insert(self.open(&held.pieces).await?),
             };
             writing.write(bytes).await?;
             if writing.new_bytes >= piece
                 && let Some(writing) = open.take()
-                && !self.commit_piece(upload, &holder, &mut pieces, writing).await?
+                && !self.commit_piece(upload, &holder, &mut held.pieces, writing).await?
             {
                 return Ok(false);
             }
@@ -297,44 +287,49 @@ impl Storage {
             && (end.is_err() || !check.finds_right())
         {
             end?;
-            // 460 is what the protocol says.
-            return Err(Wire::new(Code::InvalidChecksum, "Checksum Mismatch").into());
+            return Err(Wire::new(Code::InvalidChecksum, MISMATCH).into());
         }
         if let Some(writing) = open.take()
-            && !self.commit_piece(upload, &holder, &mut pieces, writing).await?
+            && !self.commit_piece(upload, &holder, &mut held.pieces, writing).await?
         {
             return Ok(false);
         }
         // What came before the client went is kept, and it goes on from there.
         end?;
         if upload.size == Some(upload.offset) {
-            self.complete(upload, &pieces).await?;
+            self.complete(upload, &held).await?;
         }
         Ok(true)
     }
 
-    /// Says that this request holds the upload now, and gives the pieces that are there; `None` where its offset has changed.
-    async fn hold(&self, upload: &Upload, holder: &str) -> Result<Option<Vec<Piece>>, Error> {
+    /// Says that this request holds the upload now, and gives what is there; `None` where its offset has changed, or its length is
+    /// another already.
+    async fn hold(&self, upload: &mut Upload, holder: &str) -> Result<Option<Held>, Error> {
         let take = sql(
-            "update ntier.storage_uploads set taken_by = $2::uuid, size = coalesce(size, $3::bigint), updated_at = now() \
-             where id = $1::uuid and offset_bytes = $4::bigint and completed_at is null returning id",
+            "update ntier.storage_uploads set taken_by = $2::uuid, size = coalesce(size, $3::bigint), updated_at = now(), \
+             expires_at = now() + make_interval(secs => $5::int) \
+             where id = $1::uuid and offset_bytes = $4::bigint and completed_at is null \
+             and (size is null or $3::bigint is null or size = $3::bigint) returning size",
             &[
                 Some(&upload.id),
                 Some(holder),
                 upload.size.map(|size| size.to_string()).as_deref(),
                 Some(&upload.offset.to_string()),
+                Some(&self.settings.resumable_seconds.to_string()),
             ],
         );
         let pieces = sql(
             "select number, blob, size, md5 from ntier.object_parts where version = $1::uuid order by number",
             &[Some(&upload.id)],
         );
-        let answer = session::finish(&self.database, vec![take, pieces]).await?;
-        if store::first(&answer, 0).is_none() {
-            return Ok(None);
-        }
+        let expires = self.expiry();
+        let answer = session::finish(&self.database, vec![take, pieces, Bucket::select(&upload.bucket)]).await?;
+        let Some(row) = store::first(&answer, 0) else { return Ok(None) };
+        upload.size = row.text(0).and_then(|size| size.parse().ok());
+        upload.expires = expires;
         let rows = answer.results.get(1).map(|result| result.rows.as_slice()).unwrap_or_default();
-        rows.iter().map(Piece::of).collect::<Result<_, _>>().map(Some)
+        let pieces = rows.iter().map(Piece::of).collect::<Result<_, _>>()?;
+        Ok(Some(Held { pieces, limits: Bucket::of(&answer, 2).ok_or_else(Wire::no_such_bucket)? }))
     }
 
     /// Begins a piece: a new one, or the last again where it is small.
@@ -345,7 +340,7 @@ impl Storage {
             let part = Part { blob: last.blob, size_bytes: last.size_bytes };
             let segments = body::segments(&last.blob, &[part], 0..last.size_bytes);
             let mut bytes = body::stream(&self.blobs, segments).await?;
-            while let Some(bytes) = body::next(&mut bytes).await? {
+            while let Some(bytes) = body::own(&mut bytes).await? {
                 writer.write(bytes).await?;
             }
         } else if pieces.len() >= MOST_PIECES {
@@ -389,9 +384,19 @@ impl Storage {
         Ok(true)
     }
 
-    /// All has come: the object is there with the commit of its row.
-    async fn complete(&self, upload: &mut Upload, pieces: &[Piece]) -> Result<(), Error> {
-        let etag = match pieces {
+    /// All has come: the object is there with the commit of its row. Of several requests that find it so, one does it.
+    async fn complete(&self, upload: &mut Upload, held: &Held) -> Result<(), Error> {
+        let Held { pieces, limits } = held;
+        let parts: Vec<Part> =
+            pieces.iter().map(|piece| Part { blob: piece.blob, size_bytes: piece.size_bytes }).collect();
+        if let Err(cause) = self.look_at_parts(&upload.description.media_type, limits, &parts).await {
+            // It will never be anything else.
+            if matches!(cause, Error::Refused(_)) {
+                self.end(&upload.id).await?;
+            }
+            return Err(cause);
+        }
+        let etag = match pieces.as_slice() {
             [one] => format!("\"{}\"", one.md5),
             _ => etag_of_parts(pieces.iter().map(|piece| piece.md5.as_str())),
         };
@@ -403,21 +408,47 @@ impl Storage {
             modified: Some(SystemTime::now()),
             robots: None,
         };
+        // Whoever comes second waits here for the first, and for the sweeper, and finds it done or gone.
+        let mut first = vec![sql(
+            "with upload as (update ntier.storage_uploads set completed_at = now() \
+             where id = $1::uuid and completed_at is null returning id) \
+             select ntier.expect(exists (select from upload), 'the upload')",
+            &[Some(&upload.id)],
+        )];
         if pieces.is_empty() {
             // A file of no bytes has a blob all the same.
             let written = self.blobs.writer().await?.finish().await?;
             let piece = Piece { number: 1, blob: written.id, size_bytes: 0, md5: md5_hex(&written) };
-            let statement = piece.insert(&upload.id);
-            session::finish(&self.database, vec![statement]).await?;
+            first.push(piece.insert(&upload.id));
         }
         let target =
             Target { bucket: &upload.bucket, key: &upload.key, owner: upload.owner.as_deref(), upsert: upload.upsert };
-        let done =
-            sql("update ntier.storage_uploads set completed_at = now() where id = $1::uuid", &[Some(&upload.id)]);
         let user_metadata = upload.description.user_metadata.clone();
-        self.put_row(&target, &metadata, user_metadata, &upload.id, vec![done]).await?;
-        upload.is_complete = true;
-        Ok(())
+        match self.put_row(&target, &metadata, user_metadata, &upload.id, first).await {
+            Err(error) if session::is_changed(&error) => {
+                *upload = self.find_upload(&upload.address()).await?;
+                if upload.is_complete { Ok(()) } else { Err(error) }
+            }
+            done => {
+                done?;
+                upload.is_complete = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends an upload that is not complete; false where there is none.
+    async fn end(&self, id: &str) -> Result<bool, Error> {
+        let statement = sql(
+            "delete from ntier.storage_uploads where id = $1::uuid and completed_at is null returning id",
+            &[Some(id)],
+        );
+        let answer = session::finish(&self.database, vec![statement]).await?;
+        let is_ended = store::first(&answer, 0).is_some();
+        if is_ended {
+            self.discard(vec![id.to_owned()]);
+        }
+        Ok(is_ended)
     }
 
     fn uploader<'a>(
@@ -450,7 +481,7 @@ impl Storage {
         Ok(uploader)
     }
 
-    /// Asks whether such an object may be put there; gives the bytes it may have.
+    /// Asks whether such an object may be put there.
     async fn may(
         &self,
         visitor: &Visitor,
@@ -459,13 +490,11 @@ impl Storage {
         key: &ObjectKey,
         description: &Description,
         operation: &'static str,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let target = Target { bucket, key, owner: uploader.owner.as_deref(), upsert: uploader.upsert };
         let request = Request::of(visitor, operation);
         let limits = self.may_upload(uploader.caller, &request, &target, description).await?;
-        let limit = self.limit(&limits, key);
-        upload::check(description, &limits, limit, key)?;
-        Ok(limit)
+        upload::check(description, &limits, self.limit(&limits, key), key)
     }
 
     fn expiry(&self) -> SystemTime {
@@ -477,7 +506,7 @@ impl Storage {
              (id, bucket_id, name, size, metadata, upload_metadata, user_metadata, owner_id, role, claims, upsert, expires_at) \
              select $1::uuid, $2, $3, $4::bigint, $5::jsonb, $6, $7::jsonb, $8, $9, $10::jsonb, $11::boolean, \
              now() + make_interval(secs => $12::int) \
-             where (select count(*) from ntier.storage_uploads where owner_id is not distinct from $8 \
+             where (select count(*) from ntier.storage_uploads where owner_id is not distinct from $8 and role = $9 \
              and completed_at is null and expires_at > now()) < $13::bigint returning id";
         let metadata = serde_json::json!({
             "mimetype": upload.description.media_type,
@@ -526,6 +555,11 @@ impl Storage {
 }
 
 impl Upload {
+    /// The last step of its URL.
+    fn address(&self) -> String {
+        tus::address(self.bucket.as_str(), self.key.as_str(), &self.id)
+    }
+
     fn of(row: &Row) -> Result<Self, Error> {
         let text = |column: usize| row.text(column).map(str::to_owned);
         let number = |column: usize| row.text(column).and_then(|text| text.parse::<u64>().ok());
@@ -552,6 +586,12 @@ impl Upload {
             is_complete: row.text(11) == Some("t"),
         })
     }
+}
+
+/// What a request finds that holds an upload.
+struct Held {
+    pieces: Vec<Piece>,
+    limits: Bucket,
 }
 
 /// A part that is there.
@@ -698,12 +738,21 @@ fn conflict(offset: u64) -> Response<Body> {
 }
 
 /// Here the status counts, and the body is text, as storage-api has it.
-fn refuse(error: &Error) -> Response<Body> {
+fn refuse(error: &Error, method: &Method) -> Response<Body> {
     let wire = error.wire();
     let mut response = Response::new(body::full(wire.message.clone()));
-    let status = if wire.message == "Checksum Mismatch" { 460 } else { wire.code.status() };
+    let status = match wire.code {
+        Code::InvalidChecksum if wire.message == MISMATCH => 460,
+        // To any other of these, tus-js-client and what is made of it begin the upload anew.
+        Code::SlowDown | Code::DatabaseTimeout if method == Method::HEAD => StatusCode::LOCKED.as_u16(),
+        code => code.status(),
+    };
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if wire.code == Code::SlowDown {
+        headers.insert(header::RETRY_AFTER, respond::AGAIN);
+    }
     response
 }
 

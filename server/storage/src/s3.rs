@@ -108,7 +108,9 @@ impl Storage {
             Operation::PutObject(put) => self.s3_put(visitor, &put, inflow).await,
             Operation::CopyObject(copy) => self.s3_copy(visitor, &copy).await,
             Operation::DeleteObject(object) => self.s3_delete(visitor, &object).await,
-            Operation::DeleteObjects { bucket } => self.s3_delete_many(visitor, &bucket, inflow).await,
+            Operation::DeleteObjects { bucket, content_md5 } => {
+                self.s3_delete_many(visitor, &bucket, content_md5, inflow).await
+            }
             Operation::CreateMultipartUpload(put) => self.s3_create_upload(visitor, &put).await,
             Operation::UploadPart { part, content_md5 } => self.s3_put_part(visitor, &part, content_md5, inflow).await,
             Operation::UploadPartCopy { part, source, range } => {

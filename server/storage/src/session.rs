@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ntier_backing::database;
 use ntier_backing::database::{Access, Answer, Batch, Company, Database, End, Session, Statement};
 use ntier_security::caller::Caller;
 use serde_json::{Map, Value};
@@ -122,6 +123,11 @@ pub async fn look(database: &Database, statements: Vec<Statement>) -> Result<Ans
         ..Batch::default()
     };
     Ok(database.run(batch).await?)
+}
+
+/// Whether a batch was undone because something that it was decided upon (`ntier.expect`) is not so any more.
+pub fn is_changed(error: &Error) -> bool {
+    matches!(error, Error::Database(database::Error::Refused(refusal)) if refusal.code == "NT001")
 }
 
 /// Changes as the service, whole or not at all.

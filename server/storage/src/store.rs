@@ -103,23 +103,32 @@ impl Object {
     }
 }
 
-/// The blobs of which the object with this place is made, for the service to read; no rows where it is one.
+/// The blobs of which `storage.objects o` is made, as pairs of name and size; null where it is one. A version that somebody brought from elsewhere need
+/// not be a UUID.
+pub const PARTS: &str = "(select jsonb_agg(jsonb_build_array(p.blob, p.size) order by p.number) from ntier.object_parts p \
+    where p.version = case when o.version ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then o.version::uuid end)";
+
+/// The parts of the object at this place, for the service to read.
 pub fn select_parts(bucket: &BucketId, key: &ObjectKey) -> Statement {
-    sql(
-        "select p.blob, p.size, o.version from storage.objects o join ntier.object_parts p on p.version::text = o.version \
-         where o.bucket_id = $1 and o.name = $2 order by p.number",
-        &[Some(bucket.as_str()), Some(key.as_str())],
-    )
+    let text = format!("select {PARTS}, o.version from storage.objects o where o.bucket_id = $1 and o.name = $2");
+    sql(&text, &[Some(bucket.as_str()), Some(key.as_str())])
 }
 
 /// What [`select_parts`] found, if it is of this version.
 pub fn parts(answer: &Answer, index: usize, version: &str) -> Result<Vec<Part>, Error> {
-    let rows = answer.results.get(index).map(|result| result.rows.as_slice()).unwrap_or_default();
-    let part = |row: &Row| {
-        let blob = row.text(0).and_then(BlobId::parse).ok_or(Error::Incomplete)?;
-        Ok(Part { blob, size_bytes: row.text(1).and_then(|text| text.parse().ok()).ok_or(Error::Incomplete)? })
+    first(answer, index)
+        .filter(|row| row.text(1) == Some(version))
+        .map_or_else(|| Ok(Vec::new()), |row| parts_of(row.text(0)))
+}
+
+/// What [`PARTS`] gives.
+pub fn parts_of(json: Option<&str>) -> Result<Vec<Part>, Error> {
+    let Some(json) = json else { return Ok(Vec::new()) };
+    let pairs: Vec<(String, u64)> = serde_json::from_str(json).map_err(|_| Error::Incomplete)?;
+    let part = |(blob, size_bytes): (String, u64)| {
+        Ok(Part { blob: BlobId::parse(&blob).ok_or(Error::Incomplete)?, size_bytes })
     };
-    rows.iter().filter(|row| row.text(2) == Some(version)).map(part).collect()
+    pairs.into_iter().map(part).collect()
 }
 
 /// What is known of a file: column `metadata`, in storage-api's words.

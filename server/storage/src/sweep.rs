@@ -1,7 +1,8 @@
 //! The sweeper: rows and blobs never disagree for long. What a crash leaves behind is a blob that no row names; here it goes.
 //!
-//! A blob is written before its row, so one that is younger than a while may still get one. Every node sweeps now and then; the
-//! second finds nothing.
+//! A blob is written before its row, so one that is younger than a while may still get one. How old it is only its store knows, and
+//! Amazon's says when its upload began: one that took long is old when it is there. So who has no row is asked for again after a moment,
+//! which no commit outlasts. Every node sweeps now and then; the second finds nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,10 @@ use crate::session::{self, sql};
 
 /// Blobs that are looked at together.
 const PAGE: usize = 1000;
+/// Longer than the commit of a row takes whose blob is there.
+const MOMENT: Duration = Duration::from_mins(1);
+/// Uploads by S3's protocol that nobody has sent a part of for so long are given up, as in Supabase.
+const S3_UPLOADS: &str = "24 hours";
 
 /// What a sweep found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +29,7 @@ pub struct Swept {
     pub removed: usize,
     /// Uploads that had not come to their end.
     pub unfinished: usize,
-    /// Resumable uploads that nobody went on with in time.
+    /// Uploads that nobody went on with in time.
     pub expired: usize,
 }
 
@@ -40,18 +45,25 @@ pub async fn sweep(database: &Database, blobs: &Blobs, older_than: Duration) -> 
     let mut swept = Swept { expired: expire(database).await?, ..Swept::default() };
     let before = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut after: Option<BlobId> = None;
+    let mut suspects = Vec::new();
     loop {
         let page = blobs.list(after.as_ref(), PAGE).await?;
         swept.looked_at += page.len();
         after = page.last().map(|last| last.id);
         let is_last = page.len() < PAGE;
         let old: Vec<BlobId> = page.into_iter().filter(|blob| blob.modified <= before).map(|blob| blob.id).collect();
-        let unnamed = unnamed(database, old).await?;
-        swept.removed += unnamed.len();
-        blobs.remove(&unnamed).await?;
+        suspects.extend(unnamed(database, old).await?);
         if is_last {
             break;
         }
+    }
+    if !suspects.is_empty() {
+        tokio::time::sleep(MOMENT.min(older_than)).await;
+    }
+    for page in suspects.chunks(PAGE) {
+        let unnamed = unnamed(database, page.to_vec()).await?;
+        swept.removed += unnamed.len();
+        blobs.remove(&unnamed).await?;
     }
     swept.unfinished = blobs.clean(older_than).await?;
     Ok(swept)
@@ -74,10 +86,15 @@ async fn unnamed(database: &Database, ids: Vec<BlobId>) -> Result<Vec<BlobId>, E
     Ok(rows.iter().filter_map(|row| row.text(0)).filter_map(BlobId::parse).collect())
 }
 
-/// Forgets resumable uploads whose time is over, and parts of what is neither an object nor an upload; their blobs have no name
-/// then.
+/// Forgets uploads whose time is over, and parts of what is neither an object nor an upload; their blobs have no name then.
 async fn expire(database: &Database) -> Result<usize, Error> {
     let uploads = sql("delete from ntier.storage_uploads where expires_at < now() returning id", &[]);
+    let s3_uploads = sql(
+        "delete from storage.s3_multipart_uploads s where s.created_at < now() - $1::interval \
+         and not exists (select from ntier.object_parts p where p.version::text = s.version and p.created_at > now() - $1::interval) \
+         returning s.id",
+        &[Some(S3_UPLOADS)],
+    );
     let parts = sql(
         "delete from ntier.object_parts p where p.created_at < now() - interval '1 hour' \
          and not exists (select from storage.objects o where o.version = p.version::text) \
@@ -85,6 +102,6 @@ async fn expire(database: &Database) -> Result<usize, Error> {
          and not exists (select from storage.s3_multipart_uploads s where s.version = p.version::text)",
         &[],
     );
-    let answer = session::finish(database, vec![uploads, parts]).await?;
-    Ok(answer.results.first().map_or(0, |result| result.rows.len()))
+    let answer = session::finish(database, vec![uploads, s3_uploads, parts]).await?;
+    Ok(answer.results.iter().take(2).map(|result| result.rows.len()).sum())
 }

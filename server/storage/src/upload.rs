@@ -24,7 +24,7 @@ use crate::body::{self, Body};
 use crate::error::Error;
 use crate::respond;
 use crate::session::{self, Mode, Request, Work};
-use crate::store::{self, Bucket, Metadata, NewObject};
+use crate::store::{self, Bucket, Metadata, NewObject, Part};
 use crate::visitor::{Visitor, now, owner, place};
 
 /// Bytes of a caller's own metadata. Source: storage-api, `MAX_CUSTOM_METADATA_SIZE`.
@@ -33,6 +33,8 @@ const LARGEST_METADATA: usize = 1 << 20;
 const MOST_FIELDS: usize = 10;
 /// Bytes of a form's field.
 const LARGEST_FIELD: usize = LARGEST_METADATA;
+/// Bytes of a file whose ETag is its MD5, which takes longer than all else that is done with a larger one; the ETag of others is their version.
+const LARGEST_HASHED: u64 = 1 << 20;
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
 /// Folders that a client shows as empty ones hold such a file, of no bytes and any type.
@@ -115,11 +117,13 @@ impl Storage {
         let limit = self.limit(limits, target.key);
         check(description, limits, limit, target.key)?;
         let mut writer = self.blobs.writer().await?;
+        if source.most().or(description.declared).is_none_or(|most| most > LARGEST_HASHED) {
+            writer = writer.without_md5();
+        }
+        let mut beginning = Beginning::new(&description.media_type, limits);
         let mut size: u64 = 0;
         while let Some(bytes) = source.next().await? {
-            if size == 0 {
-                refuse_disguise(&bytes, &description.media_type, limits)?;
-            }
+            beginning.look(&bytes)?;
             size += bytes.len() as u64;
             if size > limit {
                 return Err(Wire::too_large().into());
@@ -161,6 +165,19 @@ impl Storage {
         Bucket::of(&answer, 0).ok_or_else(|| Wire::no_such_bucket().into())
     }
 
+    /// Refuses what was sent in parts and begins as a page that its bucket does not take.
+    pub(crate) async fn look_at_parts(&self, said: &str, bucket: &Bucket, parts: &[Part]) -> Result<(), Error> {
+        let mut beginning = Beginning::new(said, bucket);
+        let size: u64 = parts.iter().map(|part| part.size_bytes).sum();
+        let (Some(first), true) = (parts.first().filter(|_| size > 0), beginning.matters()) else { return Ok(()) };
+        let segments = body::segments(&first.blob, parts, 0..size.min(Beginning::LENGTH as u64));
+        let mut bytes = body::stream(&self.blobs, segments).await?;
+        while let Some(bytes) = body::own(&mut bytes).await? {
+            beginning.look(&bytes)?;
+        }
+        Ok(())
+    }
+
     /// Bytes that the bucket takes at most.
     pub(crate) fn limit(&self, bucket: &Bucket, key: &ObjectKey) -> u64 {
         if key.file_name() == PLACEHOLDER {
@@ -195,14 +212,14 @@ impl Storage {
         Ok((id?, metadata))
     }
 
-    /// Commits an object's row, in one with what else is to be done, and lets go of what it replaces. Gives its id.
+    /// Commits an object's row, in one with what else is to be done before it, and lets go of what it replaces. Gives its id.
     pub(crate) async fn put_row(
         &self,
         target: &Target<'_>,
         metadata: &Metadata,
         user_metadata: Option<Value>,
         version: &str,
-        with: Vec<Statement>,
+        first: Vec<Statement>,
     ) -> Result<String, Error> {
         let before = session::sql(
             "select version from storage.objects where bucket_id = $1 and name = $2 for update",
@@ -221,13 +238,14 @@ impl Storage {
             "select id from storage.objects where bucket_id = $1 and name = $2",
             &[Some(target.bucket.as_str()), Some(target.key.as_str())],
         );
-        let mut statements = vec![before, row.insert(), id];
-        statements.extend(with);
+        let own = first.len();
+        let mut statements = first;
+        statements.extend([before, row.insert(), id]);
         let answer = session::finish(&self.database, statements).await;
         let answer = answer.map_err(|error| no_bucket(error, target.upsert))?;
-        let replaced = store::first(&answer, 0).and_then(|row| row.text(0)).map(str::to_owned);
+        let replaced = store::first(&answer, own).and_then(|row| row.text(0)).map(str::to_owned);
         self.discard(replaced.into_iter().filter(|old| old != version).collect());
-        let id = store::first(&answer, 2).and_then(|row| row.text(0)).ok_or(Error::Incomplete)?;
+        let id = store::first(&answer, own + 2).and_then(|row| row.text(0)).ok_or(Error::Incomplete)?;
         Ok(id.to_owned())
     }
 
@@ -287,20 +305,46 @@ pub fn check(description: &Description, bucket: &Bucket, limit: u64, key: &Objec
     Ok(())
 }
 
-/// A bucket that takes only some types does not take a page that calls itself one of them (checklist F1). Other contents are not
-/// looked at: a browser is told not to guess.
-pub(crate) fn refuse_disguise(begin: &Bytes, said: &str, bucket: &Bucket) -> Result<(), Error> {
-    if bucket.allowed_mime_types.is_empty() || media_type::is_active(said) {
-        return Ok(());
+/// The beginning of a file, as it comes. A bucket that takes only some types does not take a page that calls itself one of them
+/// (checklist F1). Other contents are not looked at: a browser is told not to guess.
+pub(crate) struct Beginning {
+    bytes: Vec<u8>,
+    /// How many tell what it is; none where nobody asks.
+    enough: usize,
+}
+
+impl Beginning {
+    /// Bytes at which browsers look. Source: WHATWG, MIME Sniffing, "resource header".
+    pub(crate) const LENGTH: usize = 1445;
+
+    /// Of a file that is said to be of this type.
+    pub(crate) fn new(said: &str, bucket: &Bucket) -> Self {
+        let open = bucket.allowed_mime_types.is_empty() || media_type::is_active(said);
+        let enough = if open || media_type::essence(said) == "text/plain" { 0 } else { Self::LENGTH };
+        Self { bytes: Vec::new(), enough }
     }
-    let text = begin.trim_ascii_start();
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-    let begins = |word: &str| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()));
-    let is_page = ["<!doctype html", "<html", "<script", "<svg", "<iframe", "<body"].into_iter().any(begins);
-    if is_page && media_type::essence(said) != "text/plain" {
-        return Err(Wire::not_your_media_type("text/html").into());
+
+    /// Whether somebody has to look.
+    pub(crate) fn matters(&self) -> bool {
+        self.enough > 0
     }
-    Ok(())
+
+    /// Takes the next bytes, however few; refuses what is a page.
+    pub(crate) fn look(&mut self, next: &[u8]) -> Result<(), Error> {
+        let left = self.enough - self.bytes.len();
+        if left == 0 || next.is_empty() {
+            return Ok(());
+        }
+        self.bytes.extend_from_slice(&next[..left.min(next.len())]);
+        let text = self.bytes.trim_ascii_start();
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
+        let begins =
+            |word: &str| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.as_bytes()));
+        if ["<!doctype html", "<html", "<script", "<svg", "<iframe", "<body"].into_iter().any(begins) {
+            return Err(Wire::not_your_media_type("text/html").into());
+        }
+        Ok(())
+    }
 }
 
 /// What the headers say of the file.
@@ -335,8 +379,8 @@ pub(crate) fn plain_metadata(json: &[u8]) -> Result<Option<Value>, Error> {
 pub(crate) enum Source {
     /// The body is the file.
     Raw(Body),
-    /// A field of a form is.
-    Form(Box<multer::Field<'static>>),
+    /// A field of a form is, which has so many bytes as a whole, if it says how many.
+    Form(Box<multer::Field<'static>>, Option<u64>),
     /// A file of this machine is.
     File(File),
 }
@@ -352,7 +396,7 @@ impl Source {
             Err(_) => return Ok((description, Self::Raw(body))),
         };
         // Its length is that of the whole form.
-        description.declared = None;
+        let most = description.declared.take();
         description.cache_control = "no-cache".into();
         let mut form = multer::Multipart::new(BodyDataStream::new(body), boundary);
         for _ in 0..=MOST_FIELDS {
@@ -362,7 +406,7 @@ impl Source {
                     let said = field.content_type().map_or("application/octet-stream", |said| said.as_ref());
                     description.media_type = said.to_owned();
                 }
-                return Ok((description, Self::Form(Box::new(field))));
+                return Ok((description, Self::Form(Box::new(field), most)));
             }
             let name = field.name().unwrap_or_default().to_owned();
             let value = small_field(&mut field).await?;
@@ -377,10 +421,19 @@ impl Source {
         Err(Wire::new(Code::InvalidRequest, "No content provided").into())
     }
 
+    /// Bytes there are at most, where that is known.
+    fn most(&self) -> Option<u64> {
+        match self {
+            Self::Raw(body) => http_body::Body::size_hint(body).upper(),
+            Self::Form(_, most) => *most,
+            Self::File(_) => None,
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Raw(body) => body::next(body).await,
-            Self::Form(field) => field.chunk().await.map_err(broken_form),
+            Self::Form(field, _) => field.chunk().await.map_err(broken_form),
             Self::File(file) => {
                 let mut bytes = BytesMut::with_capacity(PIECE);
                 file.read_buf(&mut bytes).await.map_err(|cause| Error::Broken(cause.to_string()))?;
@@ -441,8 +494,14 @@ mod tests {
             ("<html>", "text/plain", &["text/plain"], true),
             ("<html>", "image/png", &[], true),
         ] {
-            let found = refuse_disguise(&Bytes::copy_from_slice(begin.as_bytes()), said, &bucket(types));
-            assert_eq!(found.is_ok(), taken, "{begin} as {said}");
+            let bucket = bucket(types);
+            assert_eq!(Beginning::new(said, &bucket).look(begin.as_bytes()).is_ok(), taken, "{begin} as {said}");
+            // However it comes.
+            let mut beginning = Beginning::new(said, &bucket);
+            let byte_by_byte = begin.as_bytes().chunks(1).all(|byte| beginning.look(byte).is_ok());
+            assert_eq!(byte_by_byte, taken, "{begin} as {said}, byte by byte");
         }
+        let mut beginning = Beginning::new("image/png", &bucket(&["image/png"]));
+        assert!(beginning.look(&[b'a'; 10 * Beginning::LENGTH]).is_ok() && beginning.look(b"<html>").is_ok());
     }
 }

@@ -84,6 +84,12 @@ impl Drop for Lent {
     }
 }
 
+/// Whether the page cache has both ends of a piece of the file, and so most likely all of it: what is read is read ahead.
+pub fn is_cached(file: &File, offset: u64, length: usize) -> bool {
+    let has = |at| matches!(cached(file, &mut [0], at), Ok(Some(1)));
+    length > 0 && has(offset) && has(offset + length as u64 - 1)
+}
+
 /// Reads what is in the page cache. `None` where it is not, and where the file system cannot tell.
 #[cfg(target_os = "linux")]
 fn cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {

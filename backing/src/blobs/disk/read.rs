@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::chunk::Chunks;
+use super::chunk::{self, Chunks};
 use super::{Folder, blocking};
-use crate::blobs::{BlobId, Error};
+use crate::blobs::{BlobId, Error, Piece};
 
 /// Gives one chunk after the other, each when it is asked for.
 #[derive(Debug)]
@@ -80,6 +80,28 @@ impl Reader {
             self.file = None;
         }
         Poll::Ready(Some(bytes))
+    }
+
+    /// The next chunk, or a larger piece of the file where that is in the page cache.
+    pub(in crate::blobs) fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+        longest: usize,
+    ) -> Poll<Option<io::Result<Piece>>> {
+        let length = usize::try_from(self.remaining()).unwrap_or(usize::MAX).min(longest);
+        if self.first.is_none()
+            && self.reading.is_none()
+            && let Some(file) = self.file.clone()
+            && chunk::is_cached(&file, self.range.start, length)
+        {
+            let offset = self.range.start;
+            self.range.start += length as u64;
+            if self.remaining() == 0 {
+                self.file = None;
+            }
+            return Poll::Ready(Some(Ok(Piece::File { file, offset, length })));
+        }
+        self.poll(context).map(|bytes| bytes.map(|bytes| bytes.map(Piece::Bytes)))
     }
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {

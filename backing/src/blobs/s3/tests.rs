@@ -121,7 +121,7 @@ fn old_uploads_that_nobody_finished_are_removed() {
             format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{initiated}</Initiated></Upload>")
         };
         let key = |id: &BlobId| format!("files/of mine/{id}");
-        let (old, young, next) = (BlobId::random(), BlobId::random(), BlobId::random());
+        let (old, young, next, slow) = (BlobId::random(), BlobId::random(), BlobId::random(), BlobId::random());
         let page = format!(
             "<ListMultipartUploadsResult><Bucket>bucket</Bucket><IsTruncated>true</IsTruncated>\
              <NextKeyMarker>{}</NextKeyMarker><NextUploadIdMarker>b&amp;2</NextUploadIdMarker>{}{}{}</ListMultipartUploadsResult>",
@@ -131,9 +131,22 @@ fn old_uploads_that_nobody_finished_are_removed() {
             upload("files/of mine/somebody else's", "c3", "2020-11-10T20:48:33Z"),
         );
         server.say("GET /bucket?prefix=files/of%20mine/&uploads", 200, page);
-        let last = upload(&key(&next), "d4", "2020-11-10T20:48:33Z");
+        let last =
+            upload(&key(&slow), "e5", "2020-11-10T20:48:33Z") + &upload(&key(&next), "d4", "2020-11-10T20:48:33Z");
         let last = format!("<ListMultipartUploadsResult>{last}</ListMultipartUploadsResult>");
         server.say("upload-id-marker=b%262", 200, last);
+        let part = |at: &str| format!("<Part><PartNumber>1</PartNumber><LastModified>{at}</LastModified></Part>");
+        let old_part = part("2020-11-10T20:50:00.000Z");
+        server.say(
+            "uploadId=a1",
+            200,
+            format!("<ListPartsResult>{old_part}<IsTruncated>false</IsTruncated></ListPartsResult>"),
+        );
+        let more = "<IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker>";
+        server.say("uploadId=e5", 200, format!("<ListPartsResult>{old_part}{more}</ListPartsResult>"));
+        let new_part = part("9999-11-10T20:48:33.000Z");
+        server.say("part-number-marker=1", 200, format!("<ListPartsResult>{new_part}</ListPartsResult>"));
+        server.say("uploadId=d4", 200, "<ListPartsResult/>");
         server.say("DELETE", 204, "");
         server.say("DELETE", 404, "<Error><Code>NoSuchUpload</Code></Error>");
         assert_eq!(blobs.clean(Duration::from_hours(1)).await.unwrap(), 1);
@@ -141,5 +154,6 @@ fn old_uploads_that_nobody_finished_are_removed() {
         assert_eq!(removed.len(), 2, "{removed:?}");
         assert!(removed[0].contains(old.as_str()) && removed[0].contains("uploadId=a1"), "{removed:?}");
         assert!(removed[1].contains(next.as_str()) && removed[1].contains("uploadId=d4"), "{removed:?}");
+        assert!(!removed.iter().any(|request| request.contains(slow.as_str())), "a part of it has just come");
     });
 }

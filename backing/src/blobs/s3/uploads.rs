@@ -37,7 +37,8 @@ pub async fn copy(bucket: &Bucket, from: &BlobId, to: &BlobId, size_bytes: u64, 
     }
 }
 
-/// Removes the uploads that were begun before. An S3 that does not list them has to remove them itself, by a rule of the bucket.
+/// Removes the uploads that nobody has sent a part of since. An S3 that does not list them has to remove them itself, by a rule of the
+/// bucket.
 pub async fn clean(bucket: &Bucket, before: SystemTime) -> Result<usize, Error> {
     let mut removed = 0;
     let mut markers = Vec::new();
@@ -46,7 +47,11 @@ pub async fn clean(bucket: &Bucket, before: SystemTime) -> Result<usize, Error> 
         query.append(&mut markers);
         let Some(answer) = ask(bucket, Method::GET, &bucket.url, &query, &[]).await? else { return Ok(removed) };
         let page: Uploads = read(bucket, &answer)?;
-        for upload in page.begun.iter().filter(|upload| upload.is_ours(bucket) && upload.began_before(before)) {
+        for upload in page.begun.iter().filter(|upload| upload.is_ours(bucket) && is_before(&upload.initiated, before))
+        {
+            if !is_idle(bucket, upload, before).await {
+                continue;
+            }
             let aborted = bucket.store.abort_multipart(&Path::from(upload.key.as_str()), &upload.id).await;
             match aborted {
                 Ok(()) => removed += 1,
@@ -57,6 +62,25 @@ pub async fn clean(bucket: &Bucket, before: SystemTime) -> Result<usize, Error> 
         }
         let (true, Some(key), Some(id)) = (page.is_truncated, page.next_key, page.next_id) else { return Ok(removed) };
         markers = vec![("key-marker", key), ("upload-id-marker", id)];
+    }
+}
+
+/// Whether no part has come since. What cannot be told now may be told the next time.
+async fn is_idle(bucket: &Bucket, upload: &Upload, before: SystemTime) -> bool {
+    let url = format!("{}/{}", bucket.url, encoded(&upload.key));
+    let mut after = None;
+    loop {
+        let mut query = vec![("uploadId", upload.id.clone())];
+        query.extend(after.map(|after| ("part-number-marker", after)));
+        let Ok(Some(answer)) = ask(bucket, Method::GET, &url, &query, &[]).await else { return false };
+        let Ok(page) = read::<Parts>(bucket, &answer) else { return false };
+        if page.parts.iter().any(|part| !is_before(&part.last_modified, before)) {
+            return false;
+        }
+        after = page.next.filter(|_| page.is_truncated);
+        if after.is_none() {
+            return true;
+        }
     }
 }
 
@@ -113,10 +137,27 @@ impl Upload {
     fn is_ours(&self, bucket: &Bucket) -> bool {
         self.key.strip_prefix(&bucket.prefix).and_then(BlobId::parse).is_some()
     }
+}
 
-    fn began_before(&self, time: SystemTime) -> bool {
-        humantime::parse_rfc3339(&self.initiated).is_ok_and(|initiated| initiated < time)
-    }
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListParts.html>
+#[derive(Debug, Deserialize)]
+struct Parts {
+    #[serde(rename = "Part", default)]
+    parts: Vec<Part>,
+    #[serde(rename = "IsTruncated", default)]
+    is_truncated: bool,
+    #[serde(rename = "NextPartNumberMarker")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    #[serde(rename = "LastModified")]
+    last_modified: String,
+}
+
+fn is_before(text: &str, time: SystemTime) -> bool {
+    humantime::parse_rfc3339(text).is_ok_and(|at| at < time)
 }
 
 /// Asks what `object_store` cannot; an answer that cannot be had now may be had the next time. `None` where the S3 does not know the

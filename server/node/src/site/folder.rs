@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use http_body_util::BodyExt;
 use ntier_protocol::storage::media_type;
 use ntier_storage::Body;
 use tokio::fs::File as Opened;
@@ -47,7 +46,7 @@ pub async fn find(folder: &Path, name: &str) -> Option<File> {
 pub async fn open(path: &Path, range: Range<u64>) -> io::Result<Body> {
     let mut file = Opened::open(path).await?;
     file.seek(SeekFrom::Start(range.start)).await?;
-    Ok(Pieces { file, left: range.end - range.start, buffer: BytesMut::new() }.boxed_unsync())
+    Ok(Body::new(Pieces { file, left: range.end - range.start, buffer: BytesMut::new() }))
 }
 
 struct Pieces {

@@ -181,13 +181,18 @@ fn scratch() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let input = all(48, 40).into_iter().find(|(name, _)| *name == "tiff").unwrap().1;
     println!("{} {:?}", input.len(), input[..60].escape_ascii().to_string());
-    println!("{:?}", input[input.len()-230..].escape_ascii().to_string());
+    println!("{:?}", input[input.len() - 230..].escape_ascii().to_string());
     let mut seen = 0;
     for at in (0..300).chain(input.len() - 300..input.len()) {
         for byte in [0, 1, 2, 12, 16, 64, 255] {
             let harmed = overwritten(&input, at.min(input.len() - 1), &[byte]);
             let (made, peak) = measured(&harmed, &Transform::default(), &SMALL);
-            if peak > 8 << 20 { seen += 1; if seen < 30 { println!("{at} {byte}: {peak} {:?}", made.map(|m| (m.width, m.height, m.bytes.len()))); } }
+            if peak > 8 << 20 {
+                seen += 1;
+                if seen < 30 {
+                    println!("{at} {byte}: {peak} {:?}", made.map(|m| (m.width, m.height, m.bytes.len())));
+                }
+            }
         }
     }
 }

@@ -175,7 +175,8 @@ impl Storage {
                 || (change == Change::Tree && lock.name.starts_with(&place.prefix()))
                 || (changes_folder && lock.name == place.parent())
         };
-        let (shared, exclusive): (Vec<&Lock>, Vec<&Lock>) = locks.iter().filter(concerns).partition(|lock| lock.is_shared);
+        let (shared, exclusive): (Vec<&Lock>, Vec<&Lock>) =
+            locks.iter().filter(concerns).partition(|lock| lock.is_shared);
         let is_open = exclusive.iter().all(is_shown) && (shared.is_empty() || shared.iter().any(is_shown));
         if is_open { Ok(()) } else { Err(Fault::Condition(StatusCode::LOCKED, "lock-token-submitted")) }
     }
@@ -286,9 +287,9 @@ impl Storage {
     async fn dav_renew(&self, visitor: &Visitor, place: &Place) -> Answer {
         let lists = conditions(visitor)?;
         let locks = self.dav_locks(visitor, place, false).await?;
-        let shown = locks.into_iter().find(|lock| {
-            lock.is_own && lock.covers(&place.path) && lists.iter().any(|list| list.shows(&lock.token))
-        });
+        let shown = locks
+            .into_iter()
+            .find(|lock| lock.is_own && lock.covers(&place.path) && lists.iter().any(|list| list.shows(&lock.token)));
         let Some(mut lock) = shown else {
             return Err(Fault::Condition(StatusCode::PRECONDITION_FAILED, "lock-token-matches-request-uri"));
         };

@@ -129,13 +129,7 @@ impl Storage {
     }
 
     /// One by one: what stands in the way of one does not stand in that of the others.
-    async fn dav_transfer_each(
-        &self,
-        visitor: &Visitor,
-        from: &Place,
-        to: &Place,
-        is_move: bool,
-    ) -> Result<(), Fault> {
+    async fn dav_transfer_each(&self, visitor: &Visitor, from: &Place, to: &Place, is_move: bool) -> Result<(), Fault> {
         let text = format!(
             "select name from storage.objects where bucket_id = $1 and name collate \"C\" >= $2 \
              and name collate \"C\" < storage.after_prefix($2) order by name collate \"C\" limit {}",

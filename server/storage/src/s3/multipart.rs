@@ -23,7 +23,7 @@ use crate::Storage;
 use crate::body::Body;
 use crate::error::Error;
 use crate::session::{self, Request, sql};
-use crate::store::{self, Bucket, Metadata};
+use crate::store::{self, Bucket, Metadata, Part};
 use crate::upload::{Description, Target, check, hex};
 use crate::visitor::{Visitor, owner};
 
@@ -42,6 +42,7 @@ pub(super) struct Pending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Uploaded {
     pub(super) number: u32,
+    pub(super) blob: BlobId,
     pub(super) size_bytes: u64,
     /// In hexadecimal digits.
     pub(super) md5: String,
@@ -85,7 +86,7 @@ impl Storage {
     ) -> Result<Response<Body>, Fault> {
         // A checksum in the headers is that of the whole object.
         let inflow = Inflow { intake: inflow.intake.without_checksum(), ..inflow };
-        let wanted = s3_body::complete(&whole(inflow).await?)?;
+        let wanted = s3_body::complete(&whole(inflow, None).await?)?;
         let operation = "storage.s3.upload.complete_multipart";
         let Some(pending) = self.s3_pending(upload).await? else {
             return self.s3_completed(visitor, upload, operation).await;
@@ -97,6 +98,9 @@ impl Storage {
         if size_bytes > self.limit(&limits, &pending.key) {
             return Err(Wire::too_large().into());
         }
+        let parts: Vec<Part> =
+            chosen.iter().map(|part| Part { blob: part.blob, size_bytes: part.size_bytes }).collect();
+        self.look_at_parts(&pending.description.media_type, &limits, &parts).await?;
         let metadata = Metadata {
             size_bytes,
             media_type: pending.description.media_type.clone(),
@@ -105,8 +109,13 @@ impl Storage {
             modified: Some(SystemTime::now()),
             robots: None,
         };
-        let committed = self.s3_commit(visitor, &pending, &chosen, &metadata, only_new).await;
-        committed.map_err(|fault| unless_new(fault, only_new))?;
+        match self.s3_commit(visitor, &pending, &chosen, &metadata, only_new).await {
+            // The same request, sent twice, was faster.
+            Err(Fault::S3(error)) if error.code == Code::NoSuchUpload => {
+                return self.s3_completed(visitor, upload, operation).await;
+            }
+            committed => committed.map_err(|fault| unless_new(fault, only_new))?,
+        }
         Ok(respond::xml(answer::upload_completed(&upload.object, &metadata.etag)))
     }
 
@@ -140,7 +149,7 @@ impl Storage {
         let decided_upon: Vec<String> = chosen.iter().map(|part| format!("{}:{}", part.number, part.md5)).collect();
         let owner = owner(visitor.caller()?);
         let target = Target { bucket: &pending.bucket, key: &pending.key, owner: owner.as_deref(), upsert: !only_new };
-        let with = vec![
+        let first = vec![
             expect_upload(version),
             sql(
                 "select ntier.expect($3 = (select string_agg(number || ':' || md5, ',' order by number) from ntier.object_parts \
@@ -156,7 +165,7 @@ impl Storage {
             sql("delete from storage.s3_multipart_uploads where id = $1", &[Some(version)]),
         ];
         let user_metadata = pending.description.user_metadata.clone();
-        let committed = self.put_row(&target, metadata, user_metadata, version, with).await;
+        let committed = self.put_row(&target, metadata, user_metadata, version, first).await;
         committed.map(drop).map_err(changed)
     }
 
@@ -183,7 +192,7 @@ impl Storage {
                 &[Some(version.as_str()), Some(&upload.object.bucket), Some(&upload.object.key)],
             ),
             sql(
-                "select number, size, md5, ntier.utc(created_at) from ntier.object_parts where version = $1::uuid order by number",
+                "select number, size, md5, ntier.utc(created_at), blob from ntier.object_parts where version = $1::uuid order by number",
                 &[Some(version.as_str())],
             ),
         ];
@@ -227,6 +236,7 @@ impl Uploaded {
             size_bytes: number(1)?,
             md5: text(2)?.to_owned(),
             modified_at: text(3)?.to_owned(),
+            blob: BlobId::parse(text(4)?).ok_or(Error::Incomplete)?,
         })
     }
 }
@@ -290,7 +300,7 @@ mod tests {
     use super::*;
 
     fn uploaded(number: u32, md5: &str) -> Uploaded {
-        Uploaded { number, size_bytes: 1, md5: md5.to_owned(), modified_at: String::new() }
+        Uploaded { number, blob: BlobId::random(), size_bytes: 1, md5: md5.to_owned(), modified_at: String::new() }
     }
 
     #[test]

@@ -144,9 +144,10 @@ impl Storage {
         &self,
         visitor: &Visitor,
         bucket: &str,
+        content_md5: Option<[u8; 16]>,
         inflow: Inflow,
     ) -> Result<Response<Body>, Fault> {
-        let wanted = s3_body::delete(&super::put::whole(inflow).await?)?;
+        let wanted = s3_body::delete(&super::put::whole(inflow, content_md5).await?)?;
         let left = self.s3_remove(visitor, bucket, &wanted.keys, "storage.s3.object.delete_many").await?;
         let (denied, deleted): (Vec<String>, Vec<String>) = wanted.keys.into_iter().partition(|key| left.contains(key));
         Ok(respond::xml(answer::deleted(&deleted, &denied, wanted.quiet)))

@@ -19,7 +19,7 @@ use crate::download;
 use crate::error::Error;
 use crate::session::{self, sql};
 use crate::store::{self, Bucket, format_time};
-use crate::upload::md5_hex;
+use crate::upload::{Beginning, md5_hex};
 use crate::visitor::{Visitor, owner};
 
 impl Storage {
@@ -37,8 +37,8 @@ impl Storage {
         if length > limit {
             return Err(Wire::too_large().into());
         }
-        let disguise = (part.number == 1).then_some((pending.description.media_type.as_str(), &limits));
-        let received = self.s3_receive(inflow, Expected { limit, content_md5, disguise }).await?;
+        let beginning = (part.number == 1).then(|| Beginning::new(&pending.description.media_type, &limits));
+        let received = self.s3_receive(inflow, Expected { limit, content_md5, beginning }).await?;
         self.s3_name_part(visitor, part, &pending, &limits, &received.written).await?;
         Ok(accepted(&md5_hex(&received.written), received.checksum.as_ref()))
     }
@@ -69,7 +69,7 @@ impl Storage {
         // Through here and not by a link: a part's MD5 has to be known.
         let mut from = body::stream(&self.blobs, download::segments(&object, range)?).await?;
         let mut writer = self.blobs.writer().await.map_err(Error::from)?;
-        while let Some(bytes) = body::next(&mut from).await? {
+        while let Some(bytes) = body::own(&mut from).await? {
             writer.write(bytes).await.map_err(Error::from)?;
         }
         let written = writer.finish().await.map_err(Error::from)?;

@@ -1,6 +1,7 @@
 //! An upload in one request: checked while it comes, and a blob before it has a row.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use md5::{Digest as _, Md5};
 use ntier_backing::blobs::Written;
 use ntier_protocol::storage::error::Error as Wire;
 use ntier_protocol::storage::name::{BucketId, ObjectKey};
@@ -13,17 +14,16 @@ use super::{Fault, Inflow, respond};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::session::Request;
-use crate::store::Bucket;
-use crate::upload::{Description, Target, check, refuse_disguise};
+use crate::upload::{Beginning, Description, Target, check};
 use crate::visitor::{Visitor, owner};
 
 /// What an upload has to be besides what its signature says.
-pub(super) struct Expected<'a> {
+pub(super) struct Expected {
     /// Bytes, at most.
     pub(super) limit: u64,
     pub(super) content_md5: Option<[u8; 16]>,
-    /// The beginning of a file has to be what the file is said to be; a part that is not the first has none.
-    pub(super) disguise: Option<(&'a str, &'a Bucket)>,
+    /// A part that is not the first has none.
+    pub(super) beginning: Option<Beginning>,
 }
 
 /// A blob without a row, and the checksum that the client sent with it.
@@ -43,15 +43,15 @@ impl Storage {
         let limits = limits.map_err(|error| unless_new(error.into(), put.only_new))?;
         let limit = self.limit(&limits, &key);
         check(&description, &limits, limit, &key)?;
-        let disguise = Some((description.media_type.as_str(), &limits));
-        let received = self.s3_receive(inflow, Expected { limit, content_md5: put.content_md5, disguise }).await?;
+        let beginning = Some(Beginning::new(&description.media_type, &limits));
+        let received = self.s3_receive(inflow, Expected { limit, content_md5: put.content_md5, beginning }).await?;
         let committed = self.commit(&target, &description, &received.written).await;
         let (_, metadata) = committed.map_err(|error| unless_new(error.into(), put.only_new))?;
         Ok(accepted(&metadata.etag, received.checksum.as_ref()))
     }
 
     /// Writes a body into a blob that nothing names yet.
-    pub(super) async fn s3_receive(&self, inflow: Inflow, expected: Expected<'_>) -> Result<Received, Fault> {
+    pub(super) async fn s3_receive(&self, inflow: Inflow, mut expected: Expected) -> Result<Received, Fault> {
         let Inflow { mut intake, mut body } = inflow;
         if intake.length.is_some_and(|length| length > expected.limit) {
             return Err(Wire::too_large().into());
@@ -60,8 +60,8 @@ impl Storage {
         let mut size: u64 = 0;
         while let Some(mut bytes) = body::next(&mut body).await? {
             while let Some(piece) = intake.next(&mut bytes)? {
-                if let Some((said, bucket)) = expected.disguise.filter(|_| size == 0) {
-                    refuse_disguise(&piece, said, bucket)?;
+                if let Some(beginning) = &mut expected.beginning {
+                    beginning.look(&piece)?;
                 }
                 size += piece.len() as u64;
                 if size > expected.limit {
@@ -81,7 +81,7 @@ impl Storage {
 }
 
 /// A body that is read whole: XML.
-pub(super) async fn whole(inflow: Inflow) -> Result<Vec<u8>, Fault> {
+pub(super) async fn whole(inflow: Inflow, content_md5: Option<[u8; 16]>) -> Result<Vec<u8>, Fault> {
     let Inflow { mut intake, mut body } = inflow;
     let mut whole = Vec::new();
     while let Some(mut bytes) = body::next(&mut body).await? {
@@ -93,6 +93,9 @@ pub(super) async fn whole(inflow: Inflow) -> Result<Vec<u8>, Fault> {
         }
     }
     intake.finish()?;
+    if content_md5.is_some_and(|expected| expected != <[u8; 16]>::from(Md5::digest(&whole))) {
+        return Err(Code::BadDigest.into());
+    }
     Ok(whole)
 }
 

@@ -1,0 +1,166 @@
+//! Rows that are read as the service: those of public files, and of files whose signed URL somebody has.
+//!
+//! Such look-ups are gathered. While one statement runs, those that come wait for the next one, which answers all of them and asks for
+//! each place once; so a file that many want costs the database little. Nothing is kept: an answer is never older than its request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ntier_backing::database::{Answer, Database, Row};
+use ntier_protocol::storage::name::{BucketId, ObjectKey};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::session::{self, sql};
+use crate::store::{self, Object};
+
+/// Places that one statement asks for.
+const MOST: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    bucket: BucketId,
+    key: ObjectKey,
+}
+
+/// What is at a place.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// `None` where there is no such bucket.
+    pub is_public: Option<bool>,
+    pub object: Option<Arc<Object>>,
+}
+
+type Told = Result<Found, Arc<Error>>;
+
+#[derive(Debug, Default)]
+pub struct Lookups(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: HashMap<Place, Vec<oneshot::Sender<Told>>>,
+    is_running: bool,
+}
+
+impl Lookups {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is at the place by a statement that begins after this call.
+    pub async fn find(
+        self: &Arc<Self>,
+        database: &Database,
+        bucket: &BucketId,
+        key: &ObjectKey,
+    ) -> Result<Found, Error> {
+        let place = Place { bucket: bucket.clone(), key: key.clone() };
+        let (sender, told) = oneshot::channel();
+        let begins = {
+            let mut queue = self.queue();
+            queue.waiting.entry(place).or_default().push(sender);
+            !std::mem::replace(&mut queue.is_running, true)
+        };
+        if begins {
+            // Not as part of this request, whose client may go away.
+            tokio::spawn(Running { lookups: self.clone(), is_done: false }.run(database.clone()));
+        }
+        match told.await {
+            Ok(told) => Ok(told?),
+            // The node stops.
+            Err(_) => Err(Error::Incomplete),
+        }
+    }
+}
+
+/// The one that asks for all.
+struct Running {
+    lookups: Arc<Lookups>,
+    is_done: bool,
+}
+
+impl Running {
+    async fn run(mut self, database: Database) {
+        while let Some(batch) = self.next() {
+            match ask(&database, batch.keys()).await {
+                Ok(found) => {
+                    for (senders, found) in batch.into_values().zip(found) {
+                        tell(senders, &Ok(found));
+                    }
+                }
+                Err(error) => {
+                    let told = Err(Arc::new(error));
+                    batch.into_values().for_each(|senders| tell(senders, &told));
+                }
+            }
+        }
+    }
+
+    /// Who waits now; `None` once there is nobody, and then the next one begins anew.
+    fn next(&mut self) -> Option<HashMap<Place, Vec<oneshot::Sender<Told>>>> {
+        let mut queue = self.lookups.queue();
+        if queue.waiting.len() <= MOST {
+            let batch = std::mem::take(&mut queue.waiting);
+            if batch.is_empty() {
+                queue.is_running = false;
+                self.is_done = true;
+                return None;
+            }
+            return Some(batch);
+        }
+        let first: Vec<Place> = queue.waiting.keys().take(MOST).cloned().collect();
+        Some(first.into_iter().filter_map(|place| queue.waiting.remove_entry(&place)).collect())
+    }
+}
+
+impl Drop for Running {
+    /// Ended with the worker that it ran on: nobody may wait for it.
+    fn drop(&mut self) {
+        if !self.is_done {
+            let mut queue = self.lookups.queue();
+            queue.is_running = false;
+            queue.waiting.clear();
+        }
+    }
+}
+
+fn tell(senders: Vec<oneshot::Sender<Told>>, told: &Told) {
+    for sender in senders {
+        // Whoever has gone is not told.
+        let _ = sender.send(told.clone());
+    }
+}
+
+/// In the order of the places.
+async fn ask(database: &Database, places: impl Iterator<Item = &Place>) -> Result<Vec<Found>, Error> {
+    let places: Vec<Value> =
+        places.map(|place| json!({ "bucket": place.bucket.as_str(), "name": place.key.as_str() })).collect();
+    let count = places.len();
+    // Each place by itself and by its index, however many there are and whatever the tables looked like when it was planned.
+    let text = format!(
+        "select {}, b.public, {}, place.number from jsonb_array_elements($1::jsonb) with ordinality as place (it, number) \
+         cross join lateral (select public from storage.buckets where id = place.it->>'bucket' offset 0) b \
+         left join lateral (select * from storage.objects where bucket_id = place.it->>'bucket' and name = place.it->>'name' offset 0) o \
+         on true",
+        Object::COLUMNS,
+        store::PARTS,
+    );
+    let answer = session::look(database, vec![sql(&text, &[Some(&Value::Array(places).to_string())])]).await?;
+    let mut found = vec![Found::default(); count];
+    for row in rows(&answer) {
+        let number: Option<usize> = row.text(9).and_then(|text| text.parse().ok());
+        let place = number.and_then(|number| found.get_mut(number.checked_sub(1)?)).ok_or(Error::Incomplete)?;
+        place.is_public = Some(row.text(7) == Some("t"));
+        if row.text(0).is_some() {
+            let mut object = Object::of(row)?;
+            object.parts = store::parts_of(row.text(8))?;
+            place.object = Some(Arc::new(object));
+        }
+    }
+    Ok(found)
+}
+
+fn rows(answer: &Answer) -> &[Row] {
+    answer.results.first().map(|result| result.rows.as_slice()).unwrap_or_default()
+}
