@@ -59,8 +59,8 @@ fn ask(subject: &Subject, case: &Case, seconds: u32, pause: Duration) -> Result<
     let request = request(subject, case.method, &format!("/rest/v1{}", case.path), case.body);
     let is_by_id = case.path.contains("{id}");
     let script = if is_by_id { include_str!("../by_id.lua") } else { "" };
-    let load = Load { script, request: &request, seconds, pause, patience: PATIENCE };
-    let asked = Wrk::start(subject, &load).and_then(Wrk::end);
+    let load = Load { script, request: &request, connections: CONNECTIONS, seconds, pause, patience: PATIENCE };
+    let asked = Wrk::start(&subject.node.url, &load).and_then(Wrk::end);
     asked.and_then(answered).map_err(|fault| format!("{} on {}: {fault}", case.name, subject.name))
 }
 
@@ -76,8 +76,8 @@ pub fn paced_health(subject: &Subject, seconds: u32, rate: f64) -> Result<Answer
 
 fn ask_health(subject: &Subject, seconds: u32, pause: Duration) -> Result<Answered, String> {
     let request = ["GET", "/health", ""].map(str::to_owned);
-    let load = Load { script: "", request: &request, seconds, pause, patience: PATIENCE };
-    let asked = Wrk::start(subject, &load).and_then(Wrk::end);
+    let load = Load { script: "", request: &request, connections: CONNECTIONS, seconds, pause, patience: PATIENCE };
+    let asked = Wrk::start(&subject.node.url, &load).and_then(Wrk::end);
     asked.and_then(answered).map_err(|fault| format!("GET /health on {}: {fault}", subject.name))
 }
 
@@ -105,6 +105,7 @@ pub struct Load<'a> {
     /// Goes behind that which every request has.
     pub script: &'a str,
     pub request: &'a [String],
+    pub connections: u32,
     pub seconds: u32,
     pub pause: Duration,
     /// An answer that takes more seconds spoils the measurement.
@@ -118,8 +119,8 @@ pub struct Wrk {
 }
 
 impl Wrk {
-    pub fn start(subject: &Subject, load: &Load<'_>) -> Result<Self, String> {
-        let Load { script, request, seconds, pause, patience } = *load;
+    pub fn start(url: &str, load: &Load<'_>) -> Result<Self, String> {
+        let Load { script, request, connections, seconds, pause, patience } = *load;
         // wrk takes whole milliseconds, so they are drawn: shorter ones often, longer ones seldom, as independent clients would come.
         let pause = match pause.as_secs_f64() * 1000.0 {
             0.0 => String::new(),
@@ -128,10 +129,10 @@ impl Wrk {
             ),
         };
         let file = written(&[include_str!("../load.lua"), script, &pause].concat())?;
-        let (connections, duration, timeout) = (CONNECTIONS.to_string(), format!("{seconds}s"), format!("{patience}s"));
+        let (connections, duration, timeout) = (connections.to_string(), format!("{seconds}s"), format!("{patience}s"));
         let mut command = Command::new("wrk");
         command.args(["--threads", "2", "--connections", &connections, "--duration", &duration, "--timeout", &timeout]);
-        command.args(["--latency", "--script"]).arg(file.path()).arg(&subject.node.url).arg("--").args(request);
+        command.args(["--latency", "--script"]).arg(file.path()).arg(url).arg("--").args(request);
         let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Ok(Self { process: process.map_err(|cause| format!("wrk: {cause}"))?, _script: file })
     }

@@ -1,10 +1,12 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
 //! statements in the same transactions on the same server, in one run. `bench auth`: sign-in on both, beside bcrypt and the data API.
+//! `bench files`: files, beside nginx and a plain copy.
 //! README.md says how to read them.
 
 mod auth;
 mod case;
 mod ceiling;
+mod files;
 mod load;
 mod measure;
 mod report;
@@ -18,11 +20,12 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 fn main() -> ExitCode {
-    let bench = Command::new("bench").about("Measures the data API and sign-in").subcommand_required(true);
-    let matches = bench.subcommands([rest(), auth(), soak()]).get_matches();
+    let bench = Command::new("bench").about("Measures the data API, sign-in and files").subcommand_required(true);
+    let matches = bench.subcommands([rest(), auth(), files(), soak()]).get_matches();
     let measured = match matches.subcommand() {
         Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
         Some(("auth", flags)) => auth_options(flags).map(|options| auth::auth(&options)),
+        Some(("files", flags)) => files_options(flags).map(|options| files::files(&options)),
         Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
         _ => None,
     };
@@ -62,6 +65,18 @@ fn auth() -> Command {
         )
         .args([binary(), requests.help("Of each of two kinds whose times are compared")])
         .args(of_a_run())
+}
+
+fn files() -> Command {
+    Command::new("files")
+        .about("Downloads beside nginx, uploads beside a plain copy, and the memory of large files")
+        .arg(binary())
+        .args(of_a_run())
+}
+
+fn files_options(flags: &ArgMatches) -> Option<files::Options> {
+    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
+    Some(files::Options { binary, seconds, warm_up, rounds, only, json })
 }
 
 fn of_a_run() -> [Arg; 5] {

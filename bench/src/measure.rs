@@ -55,6 +55,21 @@ fn memory(process: u32) -> Result<Memory, String> {
     Ok(Memory { rss: megabytes("Rss:")?, pss: megabytes("Pss:")? })
 }
 
+/// The most that a process has had in memory at once, in MB.
+pub fn peak(process: u32) -> Result<f64, String> {
+    let path = format!("/proc/{process}/status");
+    let text = fs::read_to_string(&path).map_err(|cause| format!("{path}: {cause}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or_else(|| format!("{path} says no VmHWM"))
+}
+
+/// Lets [`peak`] begin anew.
+pub fn forget_peak(process: u32) -> Result<(), String> {
+    let path = format!("/proc/{process}/clear_refs");
+    fs::write(&path, "5").map_err(|cause| format!("{path}: {cause}"))
+}
+
 /// Processor time that a process and all below it have had, with that of children which ended meanwhile.
 pub fn processor_time(process: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();

@@ -80,6 +80,11 @@ impl Subject {
         case.check(answer.status().as_u16(), &body)
     }
 
+    /// The folder of its files.
+    pub fn blobs(&self) -> PathBuf {
+        self.folder.path().join("files")
+    }
+
     /// Starts it once more on what is there.
     pub fn restart(&mut self) -> Result<(), String> {
         self.node.stop();

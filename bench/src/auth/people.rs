@@ -8,7 +8,7 @@ use ntier_security::password;
 use ntier_tests::world::agent;
 use serde_json::{Value, json};
 
-use crate::load::{self, Answered, Load, Wrk};
+use crate::load::{self, Answered, CONNECTIONS, Load, Wrk};
 use crate::subject::Subject;
 
 pub const PASSWORD: &str = "correct horse battery";
@@ -126,6 +126,13 @@ impl People {
 
 fn start(subject: &Subject, script: &str, method: &str, path: &str, seconds: u32) -> Result<Wrk, String> {
     let request = load::request(subject, method, path, "");
-    let load = Load { script, request: &request, seconds, pause: Duration::ZERO, patience: PATIENCE };
-    Wrk::start(subject, &load)
+    let load = Load {
+        script,
+        request: &request,
+        connections: CONNECTIONS,
+        seconds,
+        pause: Duration::ZERO,
+        patience: PATIENCE,
+    };
+    Wrk::start(&subject.node.url, &load)
 }
