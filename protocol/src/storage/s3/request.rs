@@ -50,6 +50,7 @@ pub enum Operation {
     /// Which ones is in the body ([`super::body::delete`]).
     DeleteObjects {
         bucket: String,
+        content_md5: Option<[u8; 16]>,
     },
     CreateMultipartUpload(Put),
     UploadPart {
@@ -223,7 +224,7 @@ fn of_bucket(parts: &Parts<'_>, query: &Query, bucket: String) -> Result<Operati
         "GET" if query.has("versioning") => Operation::GetBucketVersioning { bucket },
         "GET" if query.has("uploads") => Operation::ListMultipartUploads(list_uploads(query, bucket)?),
         "GET" => Operation::ListObjects(list(query, bucket)?),
-        "POST" if query.has("delete") => Operation::DeleteObjects { bucket },
+        "POST" if query.has("delete") => Operation::DeleteObjects { bucket, content_md5: content_md5(parts)? },
         "POST" => return Err(Code::NotImplemented.into()),
         _ => return Err(Code::MethodNotAllowed.into()),
     })

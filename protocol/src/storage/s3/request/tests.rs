@@ -40,7 +40,7 @@ fn buckets_are_asked_for() {
         ("HEAD", "/b", Operation::HeadBucket { bucket: bucket() }),
         ("GET", "/b?location", Operation::GetBucketLocation { bucket: bucket() }),
         ("GET", "/b?versioning=", Operation::GetBucketVersioning { bucket: bucket() }),
-        ("POST", "/b?delete", Operation::DeleteObjects { bucket: bucket() }),
+        ("POST", "/b?delete", Operation::DeleteObjects { bucket: bucket(), content_md5: None }),
         ("GET", "/b?list-type=2", Operation::ListObjects(simple("b"))),
         ("GET", "/b", Operation::ListObjects(List { version: ListVersion::One, ..simple("b") })),
     ];
