@@ -1,8 +1,10 @@
 """Files by S3's protocol, with the clients that people have: boto3, aws-cli and rclone, unmodified.
 
-Needs boto3 (and aws, rclone in the path; what is not there is skipped and named). The environment says where: NTIER_URL,
-S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, ANON_KEY, JWT_SECRET. The project allows files up to 200 MB and has policies by which users
-read and write in the bucket `people` below a folder of their id, and nothing else.
+Needs boto3 (and aws, rclone in the path; what is not there is skipped and named). Its arguments are the steps to take; none are all.
+All buckets of the project are removed first. The environment says where: NTIER_URL, S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY, ANON_KEY,
+JWT_SECRET; and how much: FILES (1000) go both ways with aws and rclone, and a large one has LARGE_MB (100). The project allows files
+of LARGE_MB * 2,000,000 bytes and has policies by which users read and write in the bucket `people` below a folder of their id, and
+nothing else.
 """
 
 import base64
@@ -38,6 +40,8 @@ URL = os.environ["NTIER_URL"]
 ENDPOINT = URL + "/storage/v1/s3"
 KEY, SECRET = os.environ["S3_ACCESS_KEY_ID"], os.environ["S3_SECRET_ACCESS_KEY"]
 MEGABYTE = 1 << 20
+FILES = int(os.environ.get("FILES", "1000"))
+LARGE = int(os.environ.get("LARGE_MB", "100")) * MEGABYTE
 
 
 def client(key=KEY, secret=SECRET, token=None, endpoint=ENDPOINT, verify=None, **config):
@@ -299,10 +303,10 @@ def deletes(s3):
 
 
 def multipart(s3, folder):
-    size = 100 * MEGABYTE
+    size = LARGE
     file, back = folder / "large", folder / "back"
     with open(file, "wb") as out:
-        for _ in range(100):
+        for _ in range(size // MEGABYTE):
             out.write(os.urandom(MEGABYTE))
     begun = time.monotonic()
     s3.upload_file(str(file), "things", "large", ExtraArgs={"ContentType": "video/x", "Metadata": {"a": "1"}})
@@ -315,7 +319,7 @@ def multipart(s3, folder):
     s3.download_file("things", "large", str(back))
     down = time.monotonic() - begun
     assert filecmp.cmp(file, back, shallow=False)
-    print(f"  100 MB in parts: up {size / up / 1e6:.0f} MB/s, down {size / down / 1e6:.0f} MB/s")
+    print(f"  {size // MEGABYTE} MB in parts: up {size / up / 1e6:.0f} MB/s, down {size / down / 1e6:.0f} MB/s")
     with open(file, "rb") as whole:
         whole.seek(8 * MEGABYTE - 5)
         middle = whole.read(16 * MEGABYTE)
@@ -354,7 +358,7 @@ def multipart(s3, folder):
     upload = s3.create_multipart_upload(Bucket="things", Key="huge")["UploadId"]
     last = {"Bucket": "things", "Key": "huge", "UploadId": upload, "CopySource": "things/large"}
     s3.upload_part_copy(**last, PartNumber=1)
-    refused("EntityTooLarge", 413, s3.upload_part_copy, **last, PartNumber=2, CopySourceRange="bytes=0-104857599")
+    refused("EntityTooLarge", 413, s3.upload_part_copy, **last, PartNumber=2, CopySourceRange=f"bytes=0-{size - 1}")
     s3.abort_multipart_upload(Bucket="things", Key="huge", UploadId=upload)
 
 
@@ -456,7 +460,9 @@ def timed(what, command, environment):
     begun = time.monotonic()
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{what}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
-    print(f"  {what}: {time.monotonic() - begun:.1f} s")
+    took = time.monotonic() - begun
+    speed = f", {LARGE / took / 1e6:.0f} MB/s" if "the large" in what else ""
+    print(f"  {what}: {took:.1f} s{speed}", flush=True)
     return done.stdout + done.stderr
 
 
@@ -473,16 +479,16 @@ def aws(s3, folder):
     }
     run = lambda what, *words: timed(f"aws {what}", [program, "--endpoint-url", ENDPOINT, "s3", *words], environment)
     run("mb", "mb", "s3://synced")
-    run("sync of 1,000 files up", "sync", str(folder / "tree"), "s3://synced/tree")
-    assert len(keys(s3, "synced")) == 1000
+    run(f"sync of {FILES} files up", "sync", str(folder / "tree"), "s3://synced/tree")
+    assert len(keys(s3, "synced")) == FILES
     assert "upload:" not in run("sync again", "sync", str(folder / "tree"), "s3://synced/tree")
-    run("sync of 1,000 files down", "sync", "s3://synced/tree", str(folder / "aws"))
+    run(f"sync of {FILES} files down", "sync", "s3://synced/tree", str(folder / "aws"))
     assert same(folder / "tree", folder / "aws")
-    run("cp of 100 MB", "cp", str(folder / "large"), "s3://synced/large")
-    run("mv of 100 MB", "mv", "s3://synced/large", "s3://synced/moved")
-    run("cp of 100 MB back", "cp", "s3://synced/moved", str(folder / "moved"))
+    run("cp of the large file", "cp", str(folder / "large"), "s3://synced/large")
+    run("mv of the large file", "mv", "s3://synced/large", "s3://synced/moved")
+    run("cp of the large file back", "cp", "s3://synced/moved", str(folder / "moved"))
     assert filecmp.cmp(folder / "large", folder / "moved", shallow=False)
-    run("rm of 1,001 files", "rm", "--recursive", "s3://synced")
+    run(f"rm of {FILES + 1} files", "rm", "--recursive", "s3://synced")
     run("rb", "rb", "s3://synced")
 
 
@@ -503,16 +509,16 @@ def rclone(s3, folder):
     }
     run = lambda what, *words: timed(f"rclone {what}", [program, *words], environment)
     run("mkdir", "mkdir", "n:cloned")
-    run("sync of 1,000 files up", "sync", str(folder / "tree"), "n:cloned/tree")
-    run("sync of 1,000 files down", "sync", "n:cloned/tree", str(folder / "rclone"))
+    run(f"sync of {FILES} files up", "sync", str(folder / "tree"), "n:cloned/tree")
+    run(f"sync of {FILES} files down", "sync", "n:cloned/tree", str(folder / "rclone"))
     assert same(folder / "tree", folder / "rclone")
     run("check", "check", str(folder / "tree"), "n:cloned/tree")
     (folder / "tree" / "level 0" / "new").write_text("new")
     run("sync of one change", "sync", str(folder / "tree"), "n:cloned/tree")
-    assert read(s3, "cloned", "tree/level 0/new") == b"new" and len(keys(s3, "cloned")) == 1001
-    run("copyto of 100 MB", "copyto", str(folder / "large"), "n:cloned/large")
-    run("moveto of 100 MB", "moveto", "n:cloned/large", "n:cloned/moved")
-    run("copyto of 100 MB back", "copyto", "n:cloned/moved", str(folder / "cloned"))
+    assert read(s3, "cloned", "tree/level 0/new") == b"new" and len(keys(s3, "cloned")) == FILES + 1
+    run("copyto of the large file", "copyto", str(folder / "large"), "n:cloned/large")
+    run("moveto of the large file", "moveto", "n:cloned/large", "n:cloned/moved")
+    run("copyto of the large file back", "copyto", "n:cloned/moved", str(folder / "cloned"))
     assert filecmp.cmp(folder / "large", folder / "cloned", shallow=False)
     run("purge", "purge", "n:cloned")
 
@@ -526,7 +532,7 @@ def main():
         s3.create_bucket(Bucket=bucket)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        tree(folder / "tree", 1000)
+        tree(folder / "tree", FILES)
         steps = [buckets, objects, trailers, ranges_and_conditions, listings, copies, deletes]
         steps += [lambda s3: multipart(s3, folder), presigned, signatures, sessions]
         steps += [lambda s3: aws(s3, folder), lambda s3: rclone(s3, folder)]

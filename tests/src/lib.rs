@@ -11,9 +11,11 @@ pub mod mail;
 pub mod node;
 pub mod npm;
 pub mod postgres;
+pub mod python;
 pub mod s3;
 pub mod service;
 pub mod template;
+pub mod wire;
 pub mod world;
 
 pub use ask::{Answer, Ask, Who};

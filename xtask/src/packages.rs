@@ -23,10 +23,16 @@ const MAIL: Package = Package {
     program: "/usr/lib/python3/dist-packages/aiosmtpd/smtp.py",
     why: "a mail server that asks for TLS and a password",
 };
+const VENV: Package = Package {
+    name: "python3-venv",
+    program: "/usr/lib/*/ensurepip/__init__.py",
+    why: "to install boto3 and aws-cli, which are clients of S3",
+};
+const RCLONE: Package = Package { name: "rclone", program: "rclone", why: "another client of S3" };
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 
-pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM];
+pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE];
 pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::sendfile::{Sending, Socket as Sends, Spans};
-use crate::stream::{Inbound, Outbound};
+use crate::stream::{Expectation, Inbound, Outbound};
 use crate::target::{Boundary, Encoded};
 use crate::{Node, Observation};
 
@@ -228,9 +228,15 @@ where
 
 async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary, spans: Spans) -> Response<Outbound> {
     if node.streams(request.uri().path()) {
-        let request = request.map(|body| Body::new(Inbound::new(body, boundary, node.limits.pace)));
+        let expectation = Expectation::of(request.headers());
+        let pace = node.limits.pace;
+        let request = request.map(|body| Body::new(Inbound::new(body, boundary, expectation.clone(), pace)));
         // What files need is large, and other requests need not carry it.
-        return Box::pin(node.stream(request)).await.map(|body| Outbound::new(body, spans));
+        let mut response = Box::pin(node.stream(request)).await.map(|body| Outbound::new(body, spans));
+        if expectation.is_open() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
     }
     let response = handle_whole(node, request).await;
     // The body was read before the answer was made.

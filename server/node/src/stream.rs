@@ -3,10 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -29,11 +32,32 @@ pub struct Pace {
     pub rate: u64,
 }
 
+/// Whether a client still waits to be told to send its body (RFC 9110, 10.1.1). One that is answered instead sends none: what comes next
+/// on its connection would be taken for it.
+#[derive(Debug, Clone)]
+pub struct Expectation(Arc<AtomicBool>);
+
+impl Expectation {
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self(Arc::new(AtomicBool::new(headers.contains_key(header::EXPECT))))
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The body is asked for, and so the client told.
+    fn met(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A request's body on its way in.
 pub struct Inbound {
     /// `None` once it is at its end.
     incoming: Option<Incoming>,
     boundary: Boundary,
+    expectation: Expectation,
     pace: Pace,
     begun: Instant,
     bytes: u64,
@@ -41,15 +65,16 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    pub fn new(incoming: Incoming, boundary: Boundary, pace: Pace) -> Self {
+    pub fn new(incoming: Incoming, boundary: Boundary, expectation: Expectation, pace: Pace) -> Self {
         let late = Box::pin(tokio::time::sleep(pace.pause));
         let incoming = if incoming.is_end_stream() {
             boundary.reached();
+            expectation.met();
             None
         } else {
             Some(incoming)
         };
-        Self { incoming, boundary, pace, begun: Instant::now(), bytes: 0, late }
+        Self { incoming, boundary, expectation, pace, begun: Instant::now(), bytes: 0, late }
     }
 
     fn is_slow(&self) -> bool {
@@ -68,6 +93,7 @@ impl http_body::Body for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        this.expectation.met();
         let frame = match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
@@ -103,6 +129,9 @@ impl Drop for Inbound {
     /// Whoever is refused early is read on for a while, so that the refusal is seen; then the connection ends.
     fn drop(&mut self) {
         let Some(mut incoming) = self.incoming.take() else { return };
+        if self.expectation.is_open() {
+            return;
+        }
         let boundary = self.boundary.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(tokio::time::timeout(LINGER, async move {

@@ -5,6 +5,8 @@ mod declared;
 mod hostile;
 mod resumable;
 mod s3;
+mod s3_clients;
+mod store;
 
 use ntier_tests::ask::Answer;
 use ntier_tests::{Who, World, on_both};

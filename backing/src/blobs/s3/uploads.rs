@@ -74,7 +74,7 @@ async fn is_idle(bucket: &Bucket, upload: &Upload, before: SystemTime) -> bool {
         query.extend(after.map(|after| ("part-number-marker", after)));
         let Ok(Some(answer)) = ask(bucket, Method::GET, &url, &query, &[]).await else { return false };
         let Ok(page) = read::<Parts>(bucket, &answer) else { return false };
-        if page.parts.iter().any(|part| !is_before(&part.last_modified, before)) {
+        if page.there.iter().any(|part| !is_before(&part.last_modified, before)) {
             return false;
         }
         after = page.next.filter(|_| page.is_truncated);
@@ -143,7 +143,7 @@ impl Upload {
 #[derive(Debug, Deserialize)]
 struct Parts {
     #[serde(rename = "Part", default)]
-    parts: Vec<Part>,
+    there: Vec<Part>,
     #[serde(rename = "IsTruncated", default)]
     is_truncated: bool,
     #[serde(rename = "NextPartNumberMarker")]

@@ -12,6 +12,7 @@ on_both!(
     security_f2_paths_lead_nowhere_else,
     security_f3_nothing_runs_in_our_origin,
     bodies_that_break_off_leave_nothing,
+    who_waits_to_be_asked_for_a_body_is_asked_or_let_go,
 );
 
 /// Sends a request as it is; gives what comes back. One whose body has no end is broken off.
@@ -115,4 +116,21 @@ fn bodies_that_break_off_leave_nothing(world: &mut World) {
     assert!(answer.contains("413"), "{answer}");
     assert_eq!(super::blobs(world), 0);
     put(world, "files/a", "whole");
+}
+
+/// `Expect: 100-continue`, as S3's clients send it: whoever is refused sends no body, so what comes next is not a part of one.
+fn who_waits_to_be_asked_for_a_body_is_asked_or_let_go(world: &mut World) {
+    bucket(world, "files", json!({}));
+    let key = world.key("secret_key").to_owned();
+    let head = |path: &str| {
+        format!(
+            "PUT /storage/v1/object/{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\napikey: {key}\r\n\
+             content-type: text/plain\r\ncontent-length: 5\r\nexpect: 100-continue\r\n"
+        )
+    };
+    let refused = raw(world, format!("{}\r\n", head("none/a")).as_bytes(), true);
+    assert!(refused.starts_with("HTTP/1.1 4") && refused.contains("connection: close"), "{refused}");
+    let taken = raw(world, format!("{}connection: close\r\n\r\nhello", head("files/a")).as_bytes(), true);
+    assert!(taken.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), "{taken}");
+    assert_eq!(world.files(&Who::Service, "GET /object/files/a").send().text(), "hello");
 }

@@ -30,27 +30,27 @@ fn metadata(bucket: &str, name: &str) -> String {
 }
 
 /// Begins an upload and gives its address below `/storage/v1`.
-fn begin(world: &World, who: &Who, name: &str, length: usize) -> Answer {
+pub(super) fn begin(world: &World, who: &Who, name: &str, length: usize) -> Answer {
     let post = world.files(who, "POST /upload/resumable").header("tus-resumable", "1.0.0");
     post.header("upload-length", &length.to_string()).header("upload-metadata", &metadata("files", name)).send()
 }
 
-fn address(begun: &Answer) -> String {
+pub(super) fn address(begun: &Answer) -> String {
     assert_eq!(begun.status, 201, "{}", begun.text());
     begun.header("location").unwrap().strip_prefix("/storage/v1").unwrap().to_owned()
 }
 
-fn patch(world: &World, who: &Who, address: &str, offset: usize, bytes: &[u8]) -> Answer {
+pub(super) fn patch(world: &World, who: &Who, address: &str, offset: usize, bytes: &[u8]) -> Answer {
     let ask = world.files(who, &format!("PATCH {address}")).header("tus-resumable", "1.0.0");
     ask.header("upload-offset", &offset.to_string()).body(BYTES, bytes).send()
 }
 
-fn offset(world: &World, who: &Who, address: &str) -> Option<usize> {
+pub(super) fn offset(world: &World, who: &Who, address: &str) -> Option<usize> {
     let head = world.files(who, &format!("HEAD {address}")).header("tus-resumable", "1.0.0").send();
     head.header("upload-offset").and_then(|text| text.parse().ok())
 }
 
-fn an_upload_in_steps(world: &mut World) {
+pub(super) fn an_upload_in_steps(world: &mut World) {
     bucket(world, "files", json!({ "public": true }));
     let who = Who::Service;
     let options = world.files(&Who::Nobody, "OPTIONS /upload/resumable").send();
@@ -106,7 +106,7 @@ fn an_upload_in_steps(world: &mut World) {
     assert!(got.body == bytes, "{}", got.status);
 }
 
-fn an_upload_goes_on_after_the_node_was_killed(world: &mut World) {
+pub(super) fn an_upload_goes_on_after_the_node_was_killed(world: &mut World) {
     bucket(world, "files", json!({ "public": true }));
     let bytes = vec![7; 400_000];
     let address = address(&begin(world, &Who::Service, "a", bytes.len()));
@@ -119,7 +119,7 @@ fn an_upload_goes_on_after_the_node_was_killed(world: &mut World) {
     assert!(got.body == bytes, "{}", got.status);
 }
 
-fn offsets_and_checksums_are_held(world: &mut World) {
+pub(super) fn offsets_and_checksums_are_held(world: &mut World) {
     bucket(world, "files", json!({ "file_size_limit": 100 }));
     let who = Who::Service;
     let address = address(&begin(world, &who, "a", 10));
@@ -173,7 +173,7 @@ fn uploads_belong_to_who_began_them(world: &mut World) {
     assert_eq!(owner[0]["owner_id"], *id);
 }
 
-fn uploads_end(world: &mut World) {
+pub(super) fn uploads_end(world: &mut World) {
     bucket(world, "files", json!({}));
     let who = Who::Service;
     let address = address(&begin(world, &who, "a", 300_000));

@@ -30,8 +30,8 @@ fn put(world: &World, line: &str, bytes: &[u8]) -> Answer {
 
 /// What an element of that name says, wherever it stands.
 fn said(answer: &Answer, name: &str) -> Vec<String> {
-    let text = answer.text();
-    let pieces = text.split(&format!("<{name}>")).skip(1);
+    let (text, tag) = (answer.text(), format!("<{name}>"));
+    let pieces = text.split(&tag).skip(1);
     pieces.map(|piece| piece.split('<').next().unwrap_or_default().to_owned()).collect()
 }
 
@@ -39,7 +39,7 @@ fn refusal(answer: &Answer) -> (u16, String) {
     (answer.status, said(answer, "Code").concat())
 }
 
-fn what_is_put_by_s3_is_there_for_everybody(world: &mut World) {
+pub(super) fn what_is_put_by_s3_is_there_for_everybody(world: &mut World) {
     assert_eq!(ask(world, "PUT /films").status, 200);
     assert_eq!(refusal(&ask(world, "PUT /films")), (409, "BucketAlreadyExists".into()));
     let made = put(world, "PUT /films/a%20folder/%C3%A4.txt", b"hello");
@@ -72,7 +72,10 @@ fn listings_go_by_pages_and_folders(world: &mut World) {
         found.extend(said(&page, "Prefix").into_iter().filter(|prefix| !prefix.is_empty()));
         found.extend(said(&page, "Key"));
         match said(&page, "NextContinuationToken").first() {
-            Some(token) => query = format!("&continuation-token={}", token.replace('=', "%3D").replace('+', "%2B").replace('/', "%2F")),
+            Some(token) => {
+                let token = token.replace('=', "%3D").replace('+', "%2B").replace('/', "%2F");
+                query = format!("&continuation-token={token}");
+            }
             None => break,
         }
     }
@@ -80,7 +83,8 @@ fn listings_go_by_pages_and_folders(world: &mut World) {
     let page = ask(world, "GET /listed?prefix=a%2F&max-keys=1");
     assert_eq!((said(&page, "Key"), said(&page, "IsTruncated")), (vec!["a/1".to_owned()], vec!["true".to_owned()]));
     assert_eq!(said(&ask(world, "GET /listed?prefix=a%2F&marker=a%2F1"), "Key"), ["a/2"]);
-    let all = "<Delete><Object><Key>a/1</Key></Object><Object><Key>c</Key></Object><Object><Key>none</Key></Object></Delete>";
+    let all =
+        "<Delete><Object><Key>a/1</Key></Object><Object><Key>c</Key></Object><Object><Key>none</Key></Object></Delete>";
     let gone = put(world, "POST /listed?delete", all.as_bytes());
     assert_eq!((gone.status, said(&gone, "Key")), (200, vec!["a/1".into(), "c".into(), "none".into()]));
     assert_eq!(said(&ask(world, "GET /listed?list-type=2"), "Key"), ["a/2", "b/1", "d"]);
@@ -98,12 +102,15 @@ fn begin(world: &World, place: &str, parts: &[&[u8]]) -> (String, String) {
     (id, body + "</CompleteMultipartUpload>")
 }
 
-fn parts_are_one_file_and_go_with_it(world: &mut World) {
+pub(super) fn parts_are_one_file_and_go_with_it(world: &mut World) {
     assert_eq!(ask(world, "PUT /films").status, 200);
     let blobs = || json!(world.sql("select count(*) as count from ntier.object_parts")[0]["count"]);
     let (id, body) = begin(world, "films/large", &[b"one", b"two", b"three"]);
     let listed = ask(world, &format!("GET /films/large?uploadId={id}&max-parts=2"));
-    assert_eq!((said(&listed, "PartNumber"), said(&listed, "IsTruncated")), (vec!["1".into(), "2".into()], vec!["true".into()]));
+    assert_eq!(
+        (said(&listed, "PartNumber"), said(&listed, "IsTruncated")),
+        (vec!["1".into(), "2".into()], vec!["true".into()])
+    );
     let wrong = body.replacen("<PartNumber>2", "<PartNumber>9", 1).replacen("<PartNumber>3", "<PartNumber>10", 1);
     let complete = |body: &str| put(world, &format!("POST /films/large?uploadId={id}"), body.as_bytes());
     assert_eq!(refusal(&complete(&wrong)), (400, "InvalidPart".into()));
@@ -123,7 +130,7 @@ fn parts_are_one_file_and_go_with_it(world: &mut World) {
     assert_eq!(blobs(), json!(0));
 }
 
-fn an_upload_goes_on_after_a_kill(world: &mut World) {
+pub(super) fn an_upload_goes_on_after_a_kill(world: &mut World) {
     assert_eq!(ask(world, "PUT /films").status, 200);
     let (id, body) = begin(world, "films/large", &[b"one", b"two"]);
     world.restart();
@@ -176,7 +183,9 @@ fn security_session_tokens_are_users_and_policies_decide(world: &mut World) {
     assert_eq!(get(&one, &format!("DELETE /private/{foreign}/a")).status, 204);
     assert_eq!(get(&two, &format!("GET /private/{foreign}/a")).text(), "x", "it was not theirs to delete");
     let id = said(&as_user(&two, &format!("POST /private/{foreign}/b?uploads")), "UploadId").concat();
-    for line in ["PUT /private/{}/b?partNumber=1&uploadId=", "POST /private/{}/b?uploadId=", "DELETE /private/{}/b?uploadId="] {
+    for line in
+        ["PUT /private/{}/b?partNumber=1&uploadId=", "POST /private/{}/b?uploadId=", "DELETE /private/{}/b?uploadId="]
+    {
         let refused = as_user(&one, &(line.replace("{}", &foreign) + &id));
         assert_eq!(refusal(&refused), (403, "AccessDenied".into()), "{line}");
         let elsewhere = as_user(&one, &(line.replace("{}", &own) + &id));
