@@ -33,7 +33,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 12, name: "auth_user", sql: include_str!("../../../migrations/0012_auth_user.sql") },
     Migration { version: 13, name: "rate_limits", sql: include_str!("../../../migrations/0013_rate_limits.sql") },
     Migration { version: 14, name: "storage", sql: include_str!("../../../migrations/0014_storage.sql") },
-    Migration { version: 15, name: "dav_locks", sql: include_str!("../../../migrations/0015_dav_locks.sql") },
+    Migration { version: 15, name: "dav", sql: include_str!("../../../migrations/0015_dav.sql") },
+    Migration { version: 16, name: "storage_quota", sql: include_str!("../../../migrations/0016_storage_quota.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

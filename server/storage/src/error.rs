@@ -81,6 +81,7 @@ fn refused(refusal: &Refusal) -> Wire {
         "22P02" | "22001" | "22023" | "22021" | "22P05" => Wire::new(Code::InvalidParameter, message.clone()),
         // A trigger of the project has something to say.
         "P0001" => Wire::new(Code::InvalidRequest, message.clone()),
+        "53400" => Wire::new(Code::EntityTooLarge, message.clone()),
         "53100" => Wire::new(Code::InsufficientStorage, "There is no space left for the object"),
         "53300" | "53200" | "40001" | "40P01" => Wire::new(Code::SlowDown, "The database cannot answer now"),
         code => Wire::new(Code::DatabaseError, format!("database error, code: {code}")),

@@ -52,6 +52,8 @@ use visitor::Visitor;
 pub struct Settings {
     /// Bytes of an object, at most; a bucket may allow less.
     pub file_size_limit: u64,
+    /// Bytes that all objects of a user may have together.
+    pub user_quota: Option<u64>,
     /// How long a signed URL for an upload is valid, in seconds.
     pub upload_url_seconds: u32,
     /// How long a resumable upload waits for its client to come back, in seconds.
@@ -69,6 +71,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             file_size_limit: 50 << 20,
+            user_quota: None,
             upload_url_seconds: 60,
             resumable_seconds: 3600,
             images: true,

@@ -186,27 +186,16 @@ pub struct NewObject<'a> {
     /// `None` where it is only tried whether the row may be there: who names a blob is the service alone.
     pub version: Option<&'a str>,
     pub upsert: bool,
+    /// Bytes that all of the owner's objects may have together.
+    pub quota: Option<u64>,
 }
 
 impl NewObject<'_> {
     /// An upsert keeps who owned the object where the caller is nobody, and gives its id.
     pub fn insert(&self) -> Statement {
-        let (column, value, set) = match self.version {
-            Some(_) => (", version", ", $7", ", version = excluded.version"),
-            None => ("", "", ""),
-        };
-        let upsert = format!(
-            " on conflict (bucket_id, name) do update set metadata = excluded.metadata, user_metadata = excluded.user_metadata, \
-             owner = coalesce(excluded.owner, objects.owner), owner_id = coalesce(excluded.owner_id, objects.owner_id){set} \
-             returning id"
-        );
-        let text = format!(
-            "insert into storage.objects (bucket_id, name, owner, owner_id, metadata, user_metadata{column}) \
-             values ($1, $2, $3::uuid, $4, $5::jsonb, $6::jsonb{value}){}",
-            if self.upsert { upsert.as_str() } else { "" }
-        );
         let uuid = self.owner.filter(|owner| uuid::Uuid::try_parse(owner).is_ok());
         let (metadata, user_metadata) = (self.metadata.to_string(), self.user_metadata.as_ref().map(Value::to_string));
+        let quota = self.quota.map(|quota| quota.to_string());
         let mut parameters = vec![
             Some(self.bucket.as_str()),
             Some(self.key.as_str()),
@@ -215,7 +204,28 @@ impl NewObject<'_> {
             Some(metadata.as_str()),
             user_metadata.as_deref(),
         ];
-        parameters.extend(self.version.map(Some));
+        let (column, value, set) = match self.version {
+            Some(version) => {
+                parameters.push(Some(version));
+                (", version", format!(", ${}", parameters.len()), ", version = excluded.version")
+            }
+            None => ("", String::new(), ""),
+        };
+        // The trigger that counts sees it, as it comes after the row.
+        let quota = quota.as_deref().map_or_else(String::new, |quota| {
+            parameters.push(Some(quota));
+            format!(" from (select set_config('ntier.storage_quota', ${}, true)) quota", parameters.len())
+        });
+        let upsert = format!(
+            " on conflict (bucket_id, name) do update set metadata = excluded.metadata, user_metadata = excluded.user_metadata, \
+             owner = coalesce(excluded.owner, objects.owner), owner_id = coalesce(excluded.owner_id, objects.owner_id){set} \
+             returning id"
+        );
+        let text = format!(
+            "insert into storage.objects (bucket_id, name, owner, owner_id, metadata, user_metadata{column}) \
+             select $1, $2, $3::uuid, $4, $5::jsonb, $6::jsonb{value}{quota}{}",
+            if self.upsert { upsert.as_str() } else { "" }
+        );
         sql(&text, &parameters)
     }
 }

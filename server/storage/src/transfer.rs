@@ -153,6 +153,7 @@ impl Storage {
             user_metadata: user_metadata.clone(),
             version: None,
             upsert,
+            quota: self.settings.user_quota,
         };
         let work = Work { service: Vec::new(), caller: vec![row.insert()] };
         let tried = session::as_caller(&self.database, caller, request, Mode::Try, work).await;

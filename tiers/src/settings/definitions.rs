@@ -447,6 +447,16 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "storage.user_quota",
+        kind: Value("SIZE"),
+        default: "none",
+        doc: "What all files of a user may take together",
+        set: |settings, text| {
+            let _: () = settings.storage.service.user_quota = Some(value::bytes(text)?);
+            Ok(())
+        },
+    },
+    Definition {
         name: "storage.folder",
         kind: Path("DIR"),
         default: "files in the data directory",
@@ -493,6 +503,16 @@ pub const DEFINITIONS: &[Definition] = &[
         doc: "Pictures that are worked on at the same time; each needs memory",
         set: |settings, text| {
             let _: () = settings.storage.service.image_places = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "storage.avif",
+        kind: Boolean,
+        default: "false",
+        doc: "Whoever can show AVIF is given pictures as AVIF without asking for it: smaller than WebP, and many times the work",
+        set: |settings, text| {
+            let _: () = settings.storage.service.avif = value::boolean(text)?;
             Ok(())
         },
     },
