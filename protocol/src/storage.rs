@@ -4,6 +4,7 @@
 //! security.
 
 pub mod condition;
+pub mod dav;
 pub mod error;
 pub mod media_type;
 pub mod name;
@@ -11,3 +12,4 @@ pub mod range;
 pub mod request;
 pub mod s3;
 pub mod tus;
+mod xml;

@@ -1,27 +1,41 @@
-//! E-mail and password with each request, for programs that know nothing else, such as file managers. A password is checked as at
-//! sign-in, with its limits, and then not again for some minutes: each check is meant to cost.
+//! E-mail and password with each request, for programs that know nothing else, such as file managers.
+//!
+//! A password is checked as at sign-in, with its limits, and then not again as long as nothing changes about its user: each check is
+//! meant to cost. No session begins: whoever shows a password each time has nothing to refresh and nothing to sign out of.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use serde_json::{Value, json};
+use http::{HeaderValue, Request, Response};
+use ntier_protocol::auth::error::{Code, Error as Refused, Version};
+use ntier_protocol::auth::request::PasswordGrant;
+use serde_json::json;
+use uuid::Uuid;
 
-use crate::Auth;
+use crate::error::Error;
+use crate::issue::Subject;
+use crate::store::{self, Account, By, Way};
+use crate::visitor::Visitor;
+use crate::{Auth, now, respond, token};
 
 /// How long a token is given out again.
 const LONGEST: Duration = Duration::from_mins(5);
 /// Users who are remembered.
 const MOST: usize = 1000;
 
-/// Tokens of those whose password was right a moment ago, by an HMAC of what they showed. On this node alone.
+/// Those whose password was right, by an HMAC of what they showed. On this node alone.
 #[derive(Debug, Default)]
-pub struct Remembered(Mutex<HashMap<String, Known>>);
+pub struct Remembered(Mutex<HashMap<String, Place>>);
+
+/// A file manager asks many things at once: the first asks for all, the others wait.
+type Place = Arc<tokio::sync::Mutex<Option<Known>>>;
 
 struct Known {
+    /// As it was when the password was right.
+    account: Account,
     token: String,
     until: Instant,
 }
@@ -33,54 +47,78 @@ impl std::fmt::Debug for Known {
 }
 
 impl Remembered {
-    fn get(&self, key: &str, now: Instant) -> Option<String> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(key).filter(|known| known.until > now).map(|known| known.token.clone())
+    fn place(&self, key: &str) -> Place {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = places.get(key) {
+            return place.clone();
+        }
+        if places.len() >= MOST {
+            places.clear();
+        }
+        places.entry(key.to_owned()).or_default().clone()
     }
 
-    fn put(&self, key: String, token: String, now: Instant, until: Instant) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.retain(|_, known| known.until > now);
-        }
-        if known.len() >= MOST {
-            known.clear();
-        }
-        known.insert(key, Known { token, until });
+    fn forget(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 
 impl Auth {
-    /// The access token of the user who has this e-mail and password, or the refusal of `POST /token?grant_type=password`.
-    /// `address` is the client's.
+    /// An access token of the user who has this e-mail and password, or the refusal of a sign-in. `address` is the client's.
     pub async fn token_of(
         &self,
         address: IpAddr,
-        user_agent: Option<&http::HeaderValue>,
+        user_agent: Option<&HeaderValue>,
         email: &str,
         password: &str,
     ) -> Result<String, Response<Bytes>> {
-        let (now, key) = (Instant::now(), self.codes.hash("basic", &json!([email, password]).to_string()));
-        if let Some(token) = self.remembered.get(&key, now) {
-            return Ok(token);
-        }
-        let body = json!({ "email": email, "password": password }).to_string();
-        let mut request = Request::new(Bytes::from(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = http::Uri::from_static("/token?grant_type=password");
-        if let Some(user_agent) = user_agent {
-            request.headers_mut().insert(http::header::USER_AGENT, user_agent.clone());
-        }
-        let response = self.answer("/token", address, request).await;
-        let session: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-        match session["access_token"].as_str() {
-            Some(token) if response.status().is_success() => {
-                let lasts = Duration::from_secs(session["expires_in"].as_u64().unwrap_or_default() / 2);
-                self.remembered.put(key, token.to_owned(), now, now + lasts.min(LONGEST));
-                Ok(token.to_owned())
+        let key = self.codes.hash("basic", &json!([email, password]).to_string());
+        let place = self.remembered.place(&key);
+        let mut known = place.lock().await;
+        let mut request = Request::new(Bytes::new());
+        request.headers_mut().extend(user_agent.map(|agent| (http::header::USER_AGENT, agent.clone())));
+        let visitor = Visitor::new(&request, address);
+        let asked =
+            PasswordGrant { email: email.to_owned(), password: password.to_owned(), ..PasswordGrant::default() };
+        let done = self.known(&visitor, &asked, known.take()).await;
+        match done {
+            Ok(now_known) => Ok(known.insert(now_known).token.clone()),
+            Err(error) => {
+                self.remembered.forget(&key);
+                Err(respond::error(&error, Version::of(None)))
             }
-            _ => Err(response),
         }
+    }
+
+    async fn known(&self, visitor: &Visitor, asked: &PasswordGrant, before: Option<Known>) -> Result<Known, Error> {
+        let account = match before {
+            Some(known) => {
+                let account = store::find(&self.database, By::Id(&known.account.user.id)).await?;
+                // Another password, a ban, another role: whatever it is, it is looked at from the beginning.
+                let unchanged = account.filter(|account| *account == known.account);
+                match unchanged {
+                    Some(_) if known.until > Instant::now() => return Ok(known),
+                    Some(account) => account,
+                    None => self.check(visitor, asked).await?,
+                }
+            }
+            None => self.check(visitor, asked).await?,
+        };
+        let ways = vec![Way { method: "password".into(), timestamp: now() }];
+        let subject = Subject { user: account.user.clone(), ways, client: None, method: "password" };
+        let (token, expires) = self.access_token(&Uuid::nil(), &subject).await?;
+        let half = Duration::from_secs(u64::try_from((expires - now()) / 2).unwrap_or_default());
+        Ok(Known { account, token, until: Instant::now() + half.min(LONGEST) })
+    }
+
+    async fn check(&self, visitor: &Visitor, asked: &PasswordGrant) -> Result<Account, Error> {
+        if self.settings.captcha.is_some() {
+            let message = "captcha protection: a password alone is not enough";
+            return Err(Refused::new(400, Code::CaptchaFailed, message).into());
+        }
+        let right = self.right_password(visitor, asked).await?;
+        token::write(self, right.statements).await?;
+        Ok(right.account)
     }
 }
 
@@ -89,15 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_remembered_for_a_while_and_not_by_all() {
-        let (remembered, now) = (Remembered::default(), Instant::now());
-        let later = now + LONGEST;
-        remembered.put("a".into(), "token".into(), now, later);
-        assert_eq!(remembered.get("a", now).as_deref(), Some("token"));
-        assert_eq!(remembered.get("a", later), None);
-        assert_eq!(remembered.get("b", now), None);
+    fn places_are_shared_and_not_without_end() {
+        let remembered = Remembered::default();
+        assert!(Arc::ptr_eq(&remembered.place("a"), &remembered.place("a")));
+        assert!(!Arc::ptr_eq(&remembered.place("a"), &remembered.place("b")));
+        let before = remembered.place("a");
+        remembered.forget("a");
+        assert!(!Arc::ptr_eq(&before, &remembered.place("a")));
         for number in 0..2 * MOST {
-            remembered.put(number.to_string(), "token".into(), now, later);
+            remembered.place(&number.to_string());
         }
         assert!(remembered.0.lock().unwrap().len() <= MOST);
     }

@@ -117,29 +117,36 @@ impl Auth {
 
     /// The tokens of a session.
     pub(crate) async fn session(&self, id: &Uuid, counter: i64, of: impl Into<Subject>) -> Result<Session, Error> {
-        let Subject { user, ways, client, method } = of.into();
+        let subject = of.into();
+        let (access_token, expires_at) = self.access_token(id, &subject).await?;
+        Ok(Session {
+            access_token,
+            token_type: "bearer",
+            expires_in: self.settings.token_life,
+            expires_at,
+            refresh_token: self.sealer.seal(RefreshToken { session: id.into_bytes(), counter }),
+            user: subject.user,
+            provider_token: None,
+            provider_refresh_token: None,
+            weak_password: None,
+        })
+    }
+
+    /// An access token, and when it expires; of no session where the id is nil.
+    pub(crate) async fn access_token(&self, id: &Uuid, of: &Subject) -> Result<(String, UnixTime), Error> {
+        let Subject { user, ways, client, method } = of;
         let issued = now();
         let expires = issued + self.settings.token_life;
         let mut claims = json!({
             "iss": self.settings.url, "sub": user.id, "aud": user.aud, "exp": expires, "iat": issued, "email": user.email,
             "phone": user.phone, "app_metadata": user.app_metadata, "user_metadata": user.user_metadata, "role": user.role,
-            "aal": level(&ways), "amr": ways, "session_id": id.to_string(), "is_anonymous": user.is_anonymous,
+            "aal": level(ways), "amr": ways, "session_id": id.to_string(), "is_anonymous": user.is_anonymous,
         });
         if let Some(client) = client {
-            claims["client_id"] = client.into();
+            claims["client_id"] = client.as_str().into();
         }
         let claims = self.customized(claims, method).await?;
         let token = self.keys().sign(&claims.to_string()).map_err(|_| Error::Signing)?;
-        Ok(Session {
-            access_token: token,
-            token_type: "bearer",
-            expires_in: self.settings.token_life,
-            expires_at: expires,
-            refresh_token: self.sealer.seal(RefreshToken { session: id.into_bytes(), counter }),
-            user,
-            provider_token: None,
-            provider_refresh_token: None,
-            weak_password: None,
-        })
+        Ok((token, expires))
     }
 }

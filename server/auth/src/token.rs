@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use ntier_backing::database::Statement;
+use ntier_backing::database::{Answer, Statement};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_protocol::auth::request::{self, IdTokenGrant, PasswordGrant, RefreshGrant};
 use ntier_protocol::auth::user::Session;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::store::{self, Actor, By, Found, sql};
+use crate::store::{self, Account, Actor, By, Found, sql};
 use crate::visitor::Visitor;
 use crate::{ATTEMPTS, Auth, now, respond};
 
@@ -37,6 +37,20 @@ impl Auth {
     }
 
     async fn by_password(&self, visitor: &Visitor, asked: &PasswordGrant) -> Result<Response<Bytes>, Error> {
+        let right = self.right_password(visitor, asked).await?;
+        let new = self.begin("password");
+        let mut all = right.statements;
+        all.extend(new.statements(&right.account.user.id, visitor));
+        let answer = write(self, all).await?;
+        let weak = match password::check(&asked.password, self.settings.password) {
+            Err(password::Fault::Weak { message, reasons }) => Some(json!({ "message": message, "reasons": reasons })),
+            _ => None,
+        };
+        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, weak).await?))
+    }
+
+    /// Whoever has this password, and may sign in with it.
+    pub(crate) async fn right_password(&self, visitor: &Visitor, asked: &PasswordGrant) -> Result<Right, Error> {
         let phone = asked.phone.trim_start_matches('+').replace(' ', "");
         let email = asked.email.to_lowercase();
         let (provider, by) = match (asked.email.is_empty(), asked.phone.is_empty()) {
@@ -54,7 +68,6 @@ impl Auth {
             (false, true) => ("email", By::Email(&email)),
             (true, false) => ("phone", By::Phone(&phone)),
         };
-        let wrong = || Error::from(Refused::new(400, Code::InvalidCredentials, "Invalid login credentials"));
         let name = if provider == "email" { &email } else { &phone };
         if name.len() > 255 {
             return Err(wrong());
@@ -78,29 +91,21 @@ impl Auth {
         if provider == "phone" && account.user.phone_confirmed_at.is_none() {
             return Err(Refused::new(400, Code::PhoneNotConfirmed, "Phone not confirmed").into());
         }
-        let new = self.begin("password");
-        let (id, actor) = (&account.user.id, Actor::user(&account.user));
-        let mut all = Vec::new();
+        let id = &account.user.id;
+        let mut statements = Vec::new();
         // What was decided upon: the password that was compared is still the user's.
-        all.push(sql(
+        statements.push(sql(
             "select ntier.expect(exists (select from auth.users where id = $1 and encrypted_password = $2), 'the password')",
             &[Some(id), account.password.as_deref()],
         ));
         if verdict == Verdict::RightAndOld {
             let hash = self.hashing.hash(&asked.password).await?;
-            all.push(sql("update auth.users set encrypted_password = $2 where id = $1", &[Some(id), Some(&hash)]));
+            statements
+                .push(sql("update auth.users set encrypted_password = $2 where id = $1", &[Some(id), Some(&hash)]));
         }
-        all.push(store::audit("login", "account", &actor, &visitor.address, &json!({ "provider": provider })));
-        all.extend(new.statements(id, visitor));
-        let answer = match store::write(&self.database, all).await {
-            Err(Error::Changed(_)) => return Err(wrong()),
-            answer => answer?,
-        };
-        let weak = match password::check(&asked.password, self.settings.password) {
-            Err(password::Fault::Weak { message, reasons }) => Some(json!({ "message": message, "reasons": reasons })),
-            _ => None,
-        };
-        Ok(respond::json(200, &self.begun(&new, store::last_user(&answer)?, weak).await?))
+        let actor = Actor::user(&account.user);
+        statements.push(store::audit("login", "account", &actor, &visitor.address, &json!({ "provider": provider })));
+        Ok(Right { account, statements })
     }
 
     /// The session of the user's own client, or of an application that has shown who it is.
@@ -171,6 +176,25 @@ impl Auth {
         let message = "Invalid Refresh Token: Already Used";
         Err(Refused::new(400, Code::RefreshTokenAlreadyUsed, message).into())
     }
+}
+
+/// Somebody who has shown a password.
+pub(crate) struct Right {
+    pub(crate) account: Account,
+    /// What is to be written, with what follows from it.
+    pub(crate) statements: Vec<Statement>,
+}
+
+/// Writes what follows from a password that was right.
+pub(crate) async fn write(auth: &Auth, statements: Vec<Statement>) -> Result<Answer, Error> {
+    match store::write(&auth.database, statements).await {
+        Err(Error::Changed(_)) => Err(wrong()),
+        answer => answer,
+    }
+}
+
+fn wrong() -> Error {
+    Refused::new(400, Code::InvalidCredentials, "Invalid login credentials").into()
 }
 
 /// What is decided upon.

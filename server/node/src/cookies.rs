@@ -102,6 +102,12 @@ fn is_from_here(headers: &HeaderMap) -> bool {
     matches!(site, Some("same-origin" | "none")) && is_own(headers)
 }
 
+/// Asked by a page of another site, as far as browsers say so.
+pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get(FETCH_SITE).and_then(|value| value.to_str().ok());
+    !matches!(site, None | Some("same-origin" | "none")) || !is_own(headers)
+}
+
 /// The page that asks, if it says which, is served from here.
 fn is_own(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());

@@ -90,7 +90,7 @@ impl Storage {
         let target = Target { bucket: &bucket, key: &key, owner: None, upsert: true };
         let request = Request::of_job("storage.object.upload");
         let limits = self.may_upload(None, &request, &target, &description).await?;
-        self.write(&limits, &target, &description, Source::File(file)).await?;
+        self.write(&limits, &target, &description, Source::File(file), Vec::new()).await?;
         Ok(())
     }
 }

@@ -103,16 +103,17 @@ impl Storage {
         let (description, source) = Source::open(visitor, body).await?;
         let request = Request::of(visitor, "storage.object.upload");
         let limits = self.may_upload(caller, &request, &target, &description).await?;
-        self.write(&limits, &target, &description, source).await
+        self.write(&limits, &target, &description, source, Vec::new()).await
     }
 
-    /// Writes the file, as far as the bucket takes it, and then its row.
+    /// Writes the file, as far as the bucket takes it, and then its row, after what is to be done before that.
     pub(crate) async fn write(
         &self,
         limits: &Bucket,
         target: &Target<'_>,
         description: &Description,
         mut source: Source,
+        first: Vec<Statement>,
     ) -> Result<(String, Metadata), Error> {
         let limit = self.limit(limits, target.key);
         check(description, limits, limit, target.key)?;
@@ -134,7 +135,7 @@ impl Storage {
             return Err(Error::Broken("its length is not what was said".into()));
         }
         let written = writer.finish().await?;
-        self.commit(target, description, &written).await
+        self.commit(target, description, &written, first).await
     }
 
     /// Asks whether the caller may put such an object there; `None` is somebody who was asked before. Gives what the bucket takes.
@@ -192,6 +193,7 @@ impl Storage {
         target: &Target<'_>,
         description: &Description,
         written: &Written,
+        first: Vec<Statement>,
     ) -> Result<(String, Metadata), Error> {
         let metadata = Metadata {
             size_bytes: written.size_bytes,
@@ -202,7 +204,7 @@ impl Storage {
             robots: description.robots.clone(),
         };
         let version = written.id.as_str();
-        let id = self.put_row(target, &metadata, description.user_metadata.clone(), version, Vec::new()).await;
+        let id = self.put_row(target, &metadata, description.user_metadata.clone(), version, first).await;
         if id.is_err() {
             // What may have been committed keeps its blob: the sweeper knows.
             if id.as_ref().is_err_and(is_certain) {

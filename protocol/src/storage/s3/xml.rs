@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::storage::xml::escape;
+
 const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
@@ -61,21 +63,5 @@ impl Document {
             self.close();
         }
         self.text
-    }
-}
-
-/// A carriage return would come back as a newline, and XML 1.0 cannot say most control characters at all, not even escaped.
-fn escape(value: &str, out: &mut String) {
-    for character in value.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\r' => out.push_str("&#xD;"),
-            '\t' | '\n' => out.push(character),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            _ => out.push(character),
-        }
     }
 }

@@ -1,18 +1,22 @@
 //! Locks on writing (RFC 4918, 6 and 7), in the database, so that every node knows them. They hold between clients of WebDAV; who asks
 //! in another way is not held back.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
 
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 use ntier_backing::database::Row;
+use ntier_protocol::storage::dav::answer::{self, ActiveLock};
+use ntier_protocol::storage::dav::body as dav_body;
+use ntier_protocol::storage::dav::condition::{self, List};
 use ntier_protocol::storage::error::{Code, Error as Wire};
-use quick_xml::escape::escape;
+use ntier_protocol::storage::media_type;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::place::Place;
-use super::xml::{self, Entry};
-use super::{Answer, Fault, Found, Kind, condition, depth, described, media_type, multistatus};
+use super::place::{self, Place};
+use super::propfind::Seen;
+use super::write::Upload;
+use super::{Answer, Fault, Found, Kind, depth, xml};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::download::set;
@@ -26,10 +30,11 @@ use crate::visitor::{Visitor, owner};
 /// How long a lock holds at most, and where nothing is said, in seconds: a client that lives on renews it.
 const LONGEST: u64 = 3600;
 const USUAL: u64 = 600;
-/// Locks of one bucket.
-const MOST: &str = "10000";
-/// Bytes of what a client says of its user.
-const LONGEST_OWNER: usize = 1000;
+/// Locks of one bucket, and of one caller.
+const MOST: usize = 10_000;
+const MOST_OF_CALLER: usize = 1000;
+/// Locks that are told of one entry: many may share it.
+const MOST_TOLD: usize = 10;
 
 /// What is to be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,15 @@ pub enum Change {
     Tree,
 }
 
+/// Of which places below the locks are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Below {
+    Nothing,
+    /// What is in the folder itself.
+    Entries,
+    Everything,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
     token: String,
@@ -46,6 +60,7 @@ pub struct Lock {
     name: String,
     is_deep: bool,
     is_shared: bool,
+    /// As XML.
     owner: String,
     /// It is the caller's.
     is_own: bool,
@@ -53,6 +68,9 @@ pub struct Lock {
 }
 
 impl Lock {
+    const COLUMNS: &str = "token, name, is_deep, is_shared, owner, role = $2 and sub is not distinct from $3, \
+        ceil(extract(epoch from expires_at - now()))::bigint";
+
     fn of(row: &Row) -> Self {
         let text = |column: usize| row.text(column).unwrap_or_default().to_owned();
         Self {
@@ -66,49 +84,45 @@ impl Lock {
         }
     }
 
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     fn covers(&self, path: &str) -> bool {
         self.name == path
             || self.is_deep
                 && (self.name.is_empty() || path.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('/')))
     }
 
-    fn xml(&self, place: &Place) -> String {
-        let scope = if self.is_shared { "shared" } else { "exclusive" };
-        let depth = if self.is_deep { "infinity" } else { "0" };
-        let root = super::place::href(Some(&place.bucket), &self.name, false);
-        let mut out = format!(
-            "<D:activelock><D:locktype><D:write/></D:locktype><D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
-        );
-        if !self.owner.is_empty() {
-            let _ = write!(out, "<D:owner>{}</D:owner>", escape(&self.owner));
+    fn active(&self, place: &Place) -> ActiveLock {
+        ActiveLock {
+            token: format!("urn:uuid:{}", self.token),
+            root: place::href(Some(&place.bucket), &self.name, false),
+            is_deep: self.is_deep,
+            is_shared: self.is_shared,
+            owner: self.owner.clone(),
+            seconds: self.seconds,
         }
-        let _ = write!(
-            out,
-            "<D:timeout>Second-{}</D:timeout><D:locktoken><D:href>urn:uuid:{}</D:href></D:locktoken>\
-             <D:lockroot><D:href>{}</D:href></D:lockroot></D:activelock>",
-            self.seconds,
-            self.token,
-            escape(&root)
-        );
-        out
     }
 }
 
-const SELECT: &str = "select token, name, is_deep, is_shared, owner, role = $2 and sub is not distinct from $3, \
-    ceil(extract(epoch from expires_at - now()))::bigint from ntier.dav_locks where bucket_id = $1 and expires_at > now()";
-
 impl Storage {
     /// Locks on the place, on what it is in and, if wanted, on what is below.
-    async fn dav_locks(&self, visitor: &Visitor, place: &Place, below: bool) -> Result<Vec<Lock>, Error> {
+    async fn dav_locks(&self, visitor: &Visitor, place: &Place, below: Below) -> Result<Vec<Lock>, Error> {
         let caller = visitor.caller()?;
+        let below = match below {
+            Below::Nothing => "false",
+            Below::Entries => "starts_with(name, $5) and strpos(substr(name, length($5) + 1), '/') = 0",
+            Below::Everything => "starts_with(name, $5)",
+        };
         let text = format!(
-            "{SELECT} and (name = any (array(select jsonb_array_elements_text($4::jsonb))) \
-             or ($5::boolean and starts_with(name, $6))) order by name, token limit {MOST}"
+            "select {} from ntier.dav_locks where bucket_id = $1 and expires_at > now() \
+             and (name = any (array(select jsonb_array_elements_text($4::jsonb))) or ($5::text is not null and {below})) \
+             order by name, token limit {MOST}",
+            Lock::COLUMNS
         );
         let mut above = vec![String::new()];
-        for (at, _) in place.path.match_indices('/') {
-            above.push(place.path[..at].to_owned());
-        }
+        above.extend(place.path.match_indices('/').map(|(at, _)| place.path[..at].to_owned()));
         above.push(place.path.clone());
         let statement = sql(
             &text,
@@ -117,7 +131,6 @@ impl Storage {
                 Some(&caller.role),
                 owner(caller).as_deref(),
                 Some(&json!(above).to_string()),
-                Some(if below { "true" } else { "false" }),
                 Some(&place.prefix()),
             ],
         );
@@ -131,54 +144,71 @@ impl Storage {
         &self,
         visitor: &Visitor,
         place: &Place,
-        entries: &mut [Entry],
+        below: Below,
+        seen: &mut [Seen],
     ) -> Result<(), Error> {
-        let locks = self.dav_locks(visitor, place, entries.len() > 1).await?;
-        for entry in entries.iter_mut().filter(|_| !locks.is_empty()) {
-            let of_entry = locks.iter().filter(|lock| lock.covers(&entry.path));
-            entry.locks = of_entry.map(|lock| lock.xml(place)).collect();
+        let locks = self.dav_locks(visitor, place, below).await?;
+        let (own, above): (Vec<&Lock>, Vec<&Lock>) =
+            locks.iter().partition(|lock| seen.len() > 1 && lock.name.starts_with(&place.prefix()));
+        let mut by_name: HashMap<&str, Vec<&Lock>> = HashMap::new();
+        for lock in own {
+            by_name.entry(&lock.name).or_default().push(lock);
+        }
+        for seen in seen.iter_mut().filter(|_| !locks.is_empty()) {
+            let above = above.iter().filter(|lock| lock.covers(&seen.path));
+            let all = by_name.get(seen.path.as_str()).into_iter().flatten().chain(above);
+            seen.entry.locks = all.take(MOST_TOLD).map(|lock| lock.active(place)).collect();
         }
         Ok(())
     }
 
-    /// Whether what the client takes for given is so, and it has the keys to what is locked.
+    /// Whether what the client takes for given is so (RFC 4918, 10.4).
+    pub(super) async fn dav_expect(&self, visitor: &Visitor, place: &Place, kind: &Kind) -> Result<(), Fault> {
+        let lists = conditions(visitor)?;
+        for list in &lists {
+            let other = list.resource.as_deref().map(|url| Place::of_url(visitor, url));
+            let holds = match other {
+                None => holds(list, &self.dav_locks(visitor, place, Below::Nothing).await?, place, kind),
+                Some(Ok(other)) => {
+                    let kind = self.dav_look(visitor, &other).await?.kind;
+                    holds(list, &self.dav_locks(visitor, &other, Below::Nothing).await?, &other, &kind)
+                }
+                // What is elsewhere has no state here.
+                Some(Err(_)) => list.all(|_| false, |_| false),
+            };
+            if holds {
+                return Ok(());
+            }
+        }
+        if lists.is_empty() { Ok(()) } else { Err(Fault::Status(StatusCode::PRECONDITION_FAILED)) }
+    }
+
+    /// Whether the client has the keys to what is locked. Gives all the locks.
     pub(super) async fn dav_may_change(
         &self,
         visitor: &Visitor,
         place: &Place,
         found: &Found,
         change: Change,
-    ) -> Result<(), Fault> {
-        let locks = self.dav_locks(visitor, place, change == Change::Tree).await?;
+    ) -> Result<Vec<Lock>, Fault> {
+        let below = if change == Change::Tree { Below::Everything } else { Below::Nothing };
+        let locks = self.dav_locks(visitor, place, below).await?;
         let lists = conditions(visitor)?;
-        let mut holds = lists.is_empty();
-        for list in &lists {
-            if holds {
-                break;
-            }
-            holds = match list.place(visitor)? {
-                Some(other) if other.bucket != place.bucket || other.path != place.path => {
-                    let found = self.dav_look(visitor, &other).await?;
-                    list.holds(&self.dav_locks(visitor, &other, false).await?, &other, &found.kind)
-                }
-                _ => list.holds(&locks, place, &found.kind),
-            };
-        }
-        if !holds {
-            return Err(Fault::Status(StatusCode::PRECONDITION_FAILED));
-        }
-        let is_shown = |lock: &&Lock| lock.is_own && lists.iter().any(|list| list.shows(&lock.token));
+        let is_shown = |lock: &&Lock| lock.is_own && lists.iter().any(|list| shows(list, &lock.token));
         // What is made or taken away changes the folder.
         let changes_folder = change == Change::Tree || found.kind == Kind::Nothing;
         let concerns = |lock: &&Lock| {
             lock.covers(&place.path)
                 || (change == Change::Tree && lock.name.starts_with(&place.prefix()))
-                || (changes_folder && lock.name == place.parent())
+                || (changes_folder && lock.name == place.above())
         };
         let (shared, exclusive): (Vec<&Lock>, Vec<&Lock>) =
             locks.iter().filter(concerns).partition(|lock| lock.is_shared);
-        let is_open = exclusive.iter().all(is_shown) && (shared.is_empty() || shared.iter().any(is_shown));
-        if is_open { Ok(()) } else { Err(Fault::Condition(StatusCode::LOCKED, "lock-token-submitted")) }
+        if exclusive.iter().all(is_shown) && (shared.is_empty() || shared.iter().any(is_shown)) {
+            Ok(locks)
+        } else {
+            Err(Fault::Condition(StatusCode::LOCKED, "lock-token-submitted"))
+        }
     }
 
     pub(super) async fn dav_lock(&self, visitor: &Visitor, place: &Place, body: Body) -> Answer {
@@ -186,35 +216,36 @@ impl Storage {
         if body.is_empty() {
             return self.dav_renew(visitor, place).await;
         }
-        let info = xml::lockinfo(&body)?;
+        let info = dav_body::lockinfo(&body)?;
         let is_deep = match depth(visitor) {
             Some("0") => false,
-            Some("infinity") | None => true,
+            None => true,
+            Some(text) if text.eq_ignore_ascii_case("infinity") => true,
             Some(_) => return Err(Fault::Status(StatusCode::BAD_REQUEST)),
         };
         let found = self.dav_look(visitor, place).await?;
+        self.dav_expect(visitor, place, &found.kind).await?;
         if found.kind == Kind::Nothing {
             if !found.has_parent || place.with_slash {
                 return Err(Fault::Status(StatusCode::CONFLICT));
             }
             // What is not there yet is made, so that nobody else makes it (RFC 4918, 7.3).
             self.dav_may_change(visitor, place, &found, Change::Content).await?;
-            let description = described(media_type(&place.path));
-            self.dav_store(visitor, (&place.bucket, &place.key()?), false, description, body::empty()).await?;
+            let upload = Upload::empty(media_type::of_name(&place.path), false);
+            self.dav_store(visitor, place, &place.key()?, upload).await?;
         } else {
             self.dav_may_write(visitor, place, &found).await?;
         }
-        let mut lock = Lock {
+        let lock = Lock {
             token: Uuid::new_v4().to_string(),
             name: place.path.clone(),
-            is_deep,
+            // A file has nothing below.
+            is_deep: is_deep && found.kind == Kind::Folder,
             is_shared: info.is_shared,
-            owner: info.owner.chars().take(LONGEST_OWNER).filter(|letter| !letter.is_control()).collect(),
+            owner: info.owner,
             is_own: true,
             seconds: seconds(visitor),
         };
-        // A file has nothing below.
-        lock.is_deep &= found.kind == Kind::Folder;
         self.dav_take_lock(visitor, place, &lock).await?;
         let mut response = tell(place, &lock);
         if found.kind == Kind::Nothing {
@@ -233,45 +264,48 @@ impl Storage {
             &[Some(place.bucket.as_str())],
         );
         let sweep = sql("delete from ntier.dav_locks where expires_at <= now()", &[]);
+        let owner = owner(caller);
+        let room = format!(
+            "(select count(*) from ntier.dav_locks where bucket_id = $1) < {MOST} \
+             and (select count(*) from ntier.dav_locks where role = $2 and sub is not distinct from $3) < {MOST_OF_CALLER}"
+        );
+        let whose = [Some(place.bucket.as_str()), Some(&caller.role), owner.as_deref()];
+        let has_room = sql(&format!("select {room}"), &whose);
         let text = format!(
-            "insert into ntier.dav_locks (token, bucket_id, name, is_deep, is_shared, owner, role, sub, expires_at) \
-             select $1::uuid, $2, $3, $4::boolean, $5::boolean, $6, $7, $8, now() + make_interval(secs => $9::int) \
-             where not exists (select from ntier.dav_locks l where l.bucket_id = $2 and not (l.is_shared and $5::boolean) \
-             and (l.name = $3 or (l.is_deep and (l.name = '' or starts_with($3, l.name || '/'))) \
-             or ($4::boolean and starts_with(l.name, $10)))) \
-             and (select count(*) from ntier.dav_locks where bucket_id = $2) < {MOST} returning token"
+            "insert into ntier.dav_locks (bucket_id, role, sub, token, name, is_deep, is_shared, owner, expires_at) \
+             select $1, $2, $3, $4::uuid, $5, $6::boolean, $7::boolean, $8, now() + make_interval(secs => $9::int) \
+             where {room} and not exists (select from ntier.dav_locks l where l.bucket_id = $1 and not (l.is_shared and $7::boolean) \
+             and (l.name = $5 or (l.is_deep and (l.name = '' or starts_with($5, l.name || '/'))) \
+             or ($6::boolean and starts_with(l.name, $10)))) returning token"
         );
-        let take = sql(
-            &text,
-            &[
-                Some(&lock.token),
-                Some(place.bucket.as_str()),
-                Some(&lock.name),
-                flag(lock.is_deep),
-                flag(lock.is_shared),
-                Some(&lock.owner),
-                Some(&caller.role),
-                owner(caller).as_deref(),
-                Some(&lock.seconds.to_string()),
-                Some(&place.prefix()),
-            ],
-        );
-        let answer = session::finish(&self.database, vec![alone, sweep, take]).await?;
-        if store::first(&answer, 2).is_none() {
-            return Err(Fault::Condition(StatusCode::LOCKED, "no-conflicting-lock"));
+        let (seconds, prefix) = (lock.seconds.to_string(), place.prefix());
+        let what = [
+            Some(lock.token.as_str()),
+            Some(lock.name.as_str()),
+            flag(lock.is_deep),
+            flag(lock.is_shared),
+            Some(lock.owner.as_str()),
+            Some(seconds.as_str()),
+            Some(prefix.as_str()),
+        ];
+        let take = sql(&text, &[&whose[..], &what[..]].concat());
+        let answer = session::finish(&self.database, vec![alone, sweep, has_room, take]).await?;
+        if store::first(&answer, 2).and_then(|row| row.text(0)) != Some("t") {
+            return Err(Fault::Status(StatusCode::INSUFFICIENT_STORAGE));
         }
+        store::first(&answer, 3).ok_or(Fault::Condition(StatusCode::LOCKED, "no-conflicting-lock"))?;
         Ok(())
     }
 
-    /// Who may not write may not keep others from it.
-    async fn dav_may_write(&self, visitor: &Visitor, place: &Place, found: &Found) -> Result<(), Fault> {
+    /// Who may not write may neither keep others from it nor say something of it.
+    pub(super) async fn dav_may_write(&self, visitor: &Visitor, place: &Place, found: &Found) -> Result<(), Fault> {
         let caller = visitor.caller()?;
         let request = Request::of(visitor, "storage.object.upload");
         if found.kind == Kind::Folder {
-            let owner = owner(caller);
-            let key = place.placeholder()?;
+            let (owner, key) = (owner(caller), place.placeholder()?);
             let target = Target { bucket: &place.bucket, key: &key, owner: owner.as_deref(), upsert: true };
-            self.may_upload(Some(caller), &request, &target, &described("application/octet-stream")).await?;
+            let description = Upload::empty("application/octet-stream", true).description;
+            self.may_upload(Some(caller), &request, &target, &description).await?;
             return Ok(());
         }
         let touch = sql(
@@ -286,11 +320,10 @@ impl Storage {
 
     async fn dav_renew(&self, visitor: &Visitor, place: &Place) -> Answer {
         let lists = conditions(visitor)?;
-        let locks = self.dav_locks(visitor, place, false).await?;
-        let shown = locks
-            .into_iter()
-            .find(|lock| lock.is_own && lock.covers(&place.path) && lists.iter().any(|list| list.shows(&lock.token)));
-        let Some(mut lock) = shown else {
+        let locks = self.dav_locks(visitor, place, Below::Nothing).await?;
+        let is_meant =
+            |lock: &Lock| lock.is_own && lock.covers(&place.path) && lists.iter().any(|list| shows(list, &lock.token));
+        let Some(mut lock) = locks.into_iter().find(is_meant) else {
             return Err(Fault::Condition(StatusCode::PRECONDITION_FAILED, "lock-token-matches-request-uri"));
         };
         lock.seconds = seconds(visitor);
@@ -305,7 +338,7 @@ impl Storage {
     pub(super) async fn dav_unlock(&self, visitor: &Visitor, place: &Place) -> Answer {
         let token = visitor.header(&LOCK_TOKEN).and_then(|text| token(text.trim().trim_matches(['<', '>'])));
         let token = token.ok_or(Fault::Status(StatusCode::BAD_REQUEST))?;
-        let locks = self.dav_locks(visitor, place, false).await?;
+        let locks = self.dav_locks(visitor, place, Below::Nothing).await?;
         let Some(lock) = locks.iter().find(|lock| lock.token == token && lock.covers(&place.path)) else {
             return Err(Fault::Condition(StatusCode::CONFLICT, "lock-token-matches-request-uri"));
         };
@@ -331,20 +364,17 @@ impl Storage {
 const LOCK_TOKEN: HeaderName = HeaderName::from_static("lock-token");
 
 fn tell(place: &Place, lock: &Lock) -> Response<Body> {
-    let mut response = multistatus(format!(
-        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery>{}</D:lockdiscovery></D:prop>\n",
-        lock.xml(place)
-    ));
-    *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    xml(StatusCode::OK, answer::locked(&lock.active(place)))
 }
 
-/// `Timeout: Infinite, Second-600`: the first that is a number, within our bounds.
+/// `Timeout: Infinite, Second-600`: the first that we understand, within our bounds.
 fn seconds(visitor: &Visitor) -> u64 {
-    let said = visitor.header(&HeaderName::from_static("timeout")).unwrap_or_default();
-    let said = said.split(',').find_map(|part| part.trim().strip_prefix("Second-")?.parse::<u64>().ok());
-    said.unwrap_or(USUAL).clamp(1, LONGEST)
+    let said = visitor.text("timeout").unwrap_or_default().split(',').map(str::trim);
+    let mut said = said.filter_map(|text| match text.strip_prefix("Second-") {
+        Some(number) => number.parse().ok(),
+        None => text.eq_ignore_ascii_case("infinite").then_some(LONGEST),
+    });
+    said.next().unwrap_or(USUAL).clamp(1, LONGEST)
 }
 
 /// The lock that a URI names, if it is one of ours.
@@ -353,32 +383,26 @@ fn token(uri: &str) -> Option<String> {
     Uuid::try_parse(id).ok().map(|id| id.to_string())
 }
 
-fn conditions(visitor: &Visitor) -> Result<Vec<condition::List>, Fault> {
-    match visitor.header(&HeaderName::from_static("if")) {
-        None => Ok(Vec::new()),
-        Some(text) => condition::parse(text).ok_or(Fault::Status(StatusCode::BAD_REQUEST)),
-    }
+/// The lists of the header `If`.
+fn conditions(visitor: &Visitor) -> Result<Vec<List>, Fault> {
+    let Some(value) = visitor.headers.get("if") else { return Ok(Vec::new()) };
+    let lists = value.to_str().ok().and_then(condition::parse);
+    lists.ok_or(Fault::Status(StatusCode::BAD_REQUEST))
 }
 
-impl condition::List {
-    fn place(&self, visitor: &Visitor) -> Result<Option<Place>, Fault> {
-        self.resource.as_deref().map(|url| Place::of_url(visitor, url)).transpose().map_err(Fault::from)
-    }
+/// Whether the list mentions the lock.
+fn shows(list: &List, lock: &str) -> bool {
+    list.tokens().any(|uri| token(uri).as_deref() == Some(lock))
+}
 
-    /// Whether it mentions the lock.
-    fn shows(&self, lock: &str) -> bool {
-        self.tokens().any(|uri| token(uri).as_deref() == Some(lock))
-    }
-
-    fn holds(&self, locks: &[Lock], place: &Place, kind: &Kind) -> bool {
-        let is_lock = |uri: &str| {
-            let token = token(uri);
-            locks.iter().any(|lock| lock.covers(&place.path) && Some(&lock.token) == token.as_ref())
-        };
-        let etag = match kind {
-            Kind::File(object) => Some(object.metadata.etag.as_str()),
-            Kind::Folder | Kind::Nothing => None,
-        };
-        self.all(is_lock, |tag| Some(tag) == etag)
-    }
+fn holds(list: &List, locks: &[Lock], place: &Place, kind: &Kind) -> bool {
+    let is_lock = |uri: &str| {
+        let token = token(uri);
+        locks.iter().any(|lock| lock.covers(&place.path) && Some(&lock.token) == token.as_ref())
+    };
+    let etag = match kind {
+        Kind::File(object) => Some(object.metadata.etag.as_str()),
+        Kind::Folder | Kind::Nothing => None,
+    };
+    list.all(is_lock, |tag| Some(tag) == etag)
 }

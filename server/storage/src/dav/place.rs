@@ -1,11 +1,12 @@
 //! Where something is: the steps of a path behind `/dav`, of the request or of its `Destination`; and the other way round, hrefs.
 
-use http::HeaderName;
 use http::uri::Uri;
+use http::{StatusCode, header};
 use ntier_protocol::storage::error::{Code, Error as Wire};
 use ntier_protocol::storage::name::{BucketId, ObjectKey};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::Fault;
 use crate::error::Error;
 use crate::upload::PLACEHOLDER;
 use crate::visitor::{self, Visitor};
@@ -34,31 +35,36 @@ impl Place {
         };
         let Some((bucket, path)) = steps.split_first() else { return Ok(None) };
         let place = Self { bucket: BucketId::parse(bucket)?, path: path.join("/"), with_slash };
-        if !place.path.is_empty() && place.key()?.file_name() == PLACEHOLDER {
+        if path.iter().any(|step| step.is_empty()) {
+            return Err(Wire::new(Code::InvalidKey, "Invalid key: a folder has a name").into());
+        }
+        if !path.is_empty() && place.key()?.file_name() == PLACEHOLDER {
             return Err(Wire::no_such_key().into());
         }
         Ok(Some(place))
     }
 
     /// Where a copy or a move goes to.
-    pub fn destination(visitor: &Visitor) -> Result<Self, Error> {
-        let wrong = || Wire::new(Code::InvalidRequest, "Destination is missing");
-        let text = visitor.header(&HeaderName::from_static("destination")).ok_or_else(wrong)?;
-        Self::of_url(visitor, text)
+    pub fn destination(visitor: &Visitor) -> Result<Self, Fault> {
+        let missing = || Wire::new(Code::InvalidRequest, "Destination is missing");
+        Self::of_url(visitor, visitor.text("destination").ok_or_else(missing)?)
     }
 
     /// A place that a header names by its URL.
-    pub fn of_url(visitor: &Visitor, text: &str) -> Result<Self, Error> {
-        let wrong = || Wire::new(Code::InvalidRequest, "the URL is no place below /storage/v1/dav/ of this server");
+    pub fn of_url(visitor: &Visitor, text: &str) -> Result<Self, Fault> {
+        let wrong = || Wire::new(Code::InvalidRequest, "the URL is no place below /storage/v1/dav/");
         let url: Uri = text.parse().map_err(|_| wrong())?;
-        let host = visitor.header(&http::header::HOST);
-        if url.authority().is_some_and(|to| host.is_some_and(|host| !to.as_str().eq_ignore_ascii_case(host))) {
-            return Err(wrong().into());
+        if !is_here(&url, visitor.header(&header::HOST)) {
+            return Err(Fault::Status(StatusCode::BAD_GATEWAY));
         }
         let path = url.path().strip_prefix(ROOT).ok_or_else(wrong)?;
         let steps: Result<Vec<String>, Wire> = path.split('/').map(visitor::step).collect();
         let steps = steps?;
-        Self::of(&steps.iter().map(String::as_str).collect::<Vec<_>>())?.ok_or_else(|| wrong().into())
+        Ok(Self::of(&steps.iter().map(String::as_str).collect::<Vec<_>>())?.ok_or_else(wrong)?)
+    }
+
+    pub fn without_slash(&self) -> Self {
+        Self { with_slash: false, ..self.clone() }
     }
 
     pub fn key(&self) -> Result<ObjectKey, Error> {
@@ -70,9 +76,15 @@ impl Place {
         if self.path.is_empty() { String::new() } else { format!("{}/", self.path) }
     }
 
-    /// The folder in which it is; empty for the bucket.
-    pub fn parent(&self) -> &str {
-        self.path.rsplit_once('/').map_or("", |(parent, _)| parent)
+    /// The path of the folder in which it is; empty for the bucket.
+    pub fn above(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(above, _)| above)
+    }
+
+    /// The folder in which it is, if that is one of the bucket's and not the bucket itself.
+    pub fn parent(&self) -> Option<Self> {
+        let path = self.above().to_owned();
+        if path.is_empty() { None } else { Some(Self { bucket: self.bucket.clone(), path, with_slash: true }) }
     }
 
     /// The object that keeps it as a folder where nothing else does.
@@ -103,6 +115,15 @@ pub fn href(bucket: Option<&BucketId>, path: &str, is_folder: bool) -> String {
     href
 }
 
+/// Whether the URL is of the host that is asked; a path alone is.
+fn is_here(url: &Uri, host: Option<&str>) -> bool {
+    let (Some(authority), Some(host)) = (url.authority(), host) else { return true };
+    let usual = if url.scheme_str() == Some("https") { ":443" } else { ":80" };
+    let bare = |text: &str| text.strip_suffix(usual).unwrap_or(text).to_ascii_lowercase();
+    let named = authority.as_str();
+    bare(named.rsplit_once('@').map_or(named, |(_, named)| named)) == bare(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +138,8 @@ mod tests {
             (&["files", "..", "b"], None),
             (&["..", "b"], None),
             (&["files", "", "b"], None),
+            (&["files", "", ""], None),
+            (&["files", "a", "", ""], None),
             (&["files", "a", ".emptyFolderPlaceholder"], None),
         ] {
             let found = Place::of(steps).ok().flatten();
@@ -131,5 +154,21 @@ mod tests {
         let place = Place::of(&["my files", "Größe", "a&b.txt"]).unwrap().unwrap();
         assert_eq!(place.href(false), "/storage/v1/dav/my%20files/Gr%C3%B6%C3%9Fe/a%26b.txt");
         assert_eq!(place.href(true), "/storage/v1/dav/my%20files/Gr%C3%B6%C3%9Fe/a%26b.txt/");
+    }
+
+    #[test]
+    fn security_a_url_is_of_this_host() {
+        for (url, host, expected) in [
+            ("/storage/v1/dav/a", "h", true),
+            ("http://h/a", "h", true),
+            ("http://H:80/a", "h", true),
+            ("https://h/a", "h:443", true),
+            ("https://me@h/a", "h", true),
+            ("http://h:81/a", "h", false),
+            ("http://other/a", "h", false),
+            ("http://h@other/a", "h", false),
+        ] {
+            assert_eq!(is_here(&url.parse().unwrap(), Some(host)), expected, "{url} {host}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! COPY and MOVE, of files and of folders.
 
-use http::{HeaderName, StatusCode};
-use ntier_protocol::storage::error::{Code, Error as Wire};
+use http::StatusCode;
+use ntier_backing::database::Statement;
+use ntier_protocol::storage::error::Error as Wire;
 use ntier_protocol::storage::name::ObjectKey;
 
 use super::locks::Change;
 use super::place::{self, Place};
-use super::{Answer, Fault, Kind, MOST, depth};
+use super::propfind::too_many;
+use super::{Answer, Fault, Kind, MOST, depth, refused, status};
 use crate::Storage;
 use crate::error::Error;
 use crate::respond;
@@ -17,16 +19,15 @@ use crate::visitor::Visitor;
 
 impl Storage {
     pub(super) async fn dav_transfer(&self, visitor: &Visitor, from: &Place) -> Answer {
-        let to = Place::destination(visitor)?;
+        let to = Place::destination(visitor)?.without_slash();
         let is_move = visitor.method.as_str() == "MOVE";
         if from.path.is_empty() || to.path.is_empty() || (from.bucket == to.bucket && from.path == to.path) {
             return Err(Fault::Status(StatusCode::FORBIDDEN));
         }
-        let source = self.dav_look(visitor, from).await?;
-        if source.kind == Kind::Nothing {
+        let source = self.dav_look(visitor, from).await?.kind;
+        if source == Kind::Nothing {
             return Err(Wire::no_such_key().into());
         }
-        let to = Place { with_slash: false, ..to };
         let target = self.dav_look(visitor, &to).await?;
         if !target.has_parent {
             return Err(Fault::Status(StatusCode::CONFLICT));
@@ -36,35 +37,75 @@ impl Storage {
             return Err(Fault::Status(StatusCode::FORBIDDEN));
         }
         let is_there = target.kind != Kind::Nothing;
-        if is_there && visitor.header(&HeaderName::from_static("overwrite")).is_some_and(|text| text.trim() == "F") {
+        if is_there && visitor.text("overwrite").is_some_and(|text| text.trim() == "F") {
             return Err(Fault::Status(StatusCode::PRECONDITION_FAILED));
         }
         let is_shallow = match depth(visitor) {
-            None | Some("infinity") => false,
-            Some("0") if !is_move || source.kind != Kind::Folder => true,
+            None => false,
+            Some(text) if text.eq_ignore_ascii_case("infinity") => false,
+            Some("0") if !is_move || source != Kind::Folder => true,
             Some(_) => return Err(Fault::Status(StatusCode::BAD_REQUEST)),
         };
+        self.dav_expect(visitor, from, &source).await?;
         if is_move {
-            self.dav_may_change(visitor, from, &source, Change::Tree).await?;
+            let found = super::Found { kind: source.clone(), has_parent: true };
+            self.dav_may_change(visitor, from, &found, Change::Tree).await?;
         }
-        self.dav_may_change(visitor, &to, &target, if is_there { Change::Tree } else { Change::Content }).await?;
-        let is_file = |kind: &Kind| matches!(kind, Kind::File(_));
-        // A file takes the place of a file in one step.
-        let at_once = is_file(&source.kind) && is_file(&target.kind) && (!is_move || from.bucket == to.bucket);
-        if is_there && !at_once {
-            self.dav_remove(visitor, &to, &target.kind).await?;
-        }
-        match (is_file(&source.kind), is_move) {
-            (true, true) if at_once => self.dav_replace(visitor, from, &to).await?,
-            (true, _) => self.dav_transfer_one(visitor, &route(from, &to)?, is_move).await?,
-            (false, true) if from.bucket == to.bucket => self.dav_move_folder(visitor, from, &to).await?,
-            (false, false) if is_shallow => self.dav_make_folder(visitor, &to).await?,
-            (false, _) => self.dav_transfer_each(visitor, from, &to, is_move).await?,
+        let change = if is_there { Change::Tree } else { Change::Content };
+        self.dav_may_change(visitor, &to, &target, change).await?;
+        let (is_file, to_file) = (matches!(source, Kind::File(_)), matches!(target.kind, Kind::File(_)));
+        if is_move && from.bucket == to.bucket {
+            self.dav_rename(visitor, (from, &source), (&to, &target.kind)).await?;
+        } else {
+            // A copy of a file takes the place of a file by itself.
+            if is_there && (is_move || !is_file || !to_file) {
+                self.dav_remove(visitor, &to, &target.kind).await?;
+            }
+            match is_file {
+                true => self.dav_transfer_one(visitor, &route(from, &to)?, is_move).await?,
+                false if is_shallow => self.dav_make_folder(visitor, &to).await?,
+                false => self.dav_transfer_each(visitor, from, &to, is_move).await?,
+            }
+            if !is_move {
+                self.dav_copy_properties(from, &to).await?;
+            }
         }
         if is_move {
             self.dav_drop_locks(from).await?;
+            self.dav_keep_parent(visitor, from).await?;
         }
         Ok(respond::status(if is_there { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
+    }
+
+    /// Takes the target away and puts the source there, whole or not at all. Blobs stay where they are.
+    async fn dav_rename(
+        &self,
+        visitor: &Visitor,
+        (from, source): (&Place, &Kind),
+        (to, target): (&Place, &Kind),
+    ) -> Result<(), Fault> {
+        let is_there = *target != Kind::Nothing;
+        let mut caller = vec![rename(from, source, to)?];
+        if is_there {
+            caller.insert(0, remove(to, target));
+        }
+        let request = Request::of(visitor, "storage.object.move");
+        let work = Work { service: Vec::new(), caller };
+        let answer = session::as_caller(&self.database, visitor.caller()?, &request, Mode::Write, work).await;
+        let answer = answer.map_err(|error| {
+            if refused(&error, DIVISION_BY_ZERO).is_some() {
+                Fault::Status(StatusCode::FORBIDDEN)
+            } else if refused(&error, OUT_OF_RANGE).is_some() {
+                too_many()
+            } else {
+                Fault::Error(error)
+            }
+        })?;
+        if is_there {
+            let versions = store::first(&answer, 0).and_then(|row| row.text(0)).unwrap_or("[]");
+            self.discard(serde_json::from_str(versions).unwrap_or_default());
+        }
+        Ok(())
     }
 
     async fn dav_transfer_one(&self, visitor: &Visitor, route: &Route, is_move: bool) -> Result<(), Error> {
@@ -74,56 +115,6 @@ impl Storage {
         } else {
             let request = Request::of(visitor, "storage.object.copy");
             self.copy(caller, &request, route, Changes::default(), true).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the target away and puts the source there; tried first, so that nothing is lost where only one of both may be done.
-    async fn dav_replace(&self, visitor: &Visitor, from: &Place, to: &Place) -> Result<(), Fault> {
-        let bucket = Some(from.bucket.as_str());
-        let remove = sql(
-            "delete from storage.objects where bucket_id = $1 and name = $2 returning version",
-            &[bucket, Some(&to.path)],
-        );
-        let rename = sql(
-            "update storage.objects set name = $3 where bucket_id = $1 and name = $2 returning id",
-            &[bucket, Some(&from.path), Some(to.key()?.as_str())],
-        );
-        let request = Request::of(visitor, "storage.object.move");
-        for mode in [Mode::Try, Mode::Write] {
-            let work = Work { service: Vec::new(), caller: vec![remove.clone(), rename.clone()] };
-            let answer = session::as_caller(&self.database, visitor.caller()?, &request, mode, work).await?;
-            let replaced = store::first(&answer, 0).and_then(|row| row.text(0)).map(str::to_owned);
-            if mode == Mode::Write {
-                self.discard(replaced.into_iter().collect());
-            } else if replaced.is_none() || store::first(&answer, 1).is_none() {
-                return Err(Fault::Status(StatusCode::FORBIDDEN));
-            }
-        }
-        Ok(())
-    }
-
-    /// All names below begin otherwise, in one statement: whole, or not at all where the caller may not move all of them.
-    async fn dav_move_folder(&self, visitor: &Visitor, from: &Place, to: &Place) -> Result<(), Fault> {
-        const MOVE: &str = "with next as (select id, $3 || substr(name, length($2) + 1) as name from storage.objects \
-            where bucket_id = $1 and name collate \"C\" >= $2 and name collate \"C\" < storage.after_prefix($2)), \
-            moved as (update storage.objects o set name = next.name from next where o.id = next.id returning o.id) \
-            select (select count(*) from next), (select count(*) from moved), \
-            (select coalesce(max(octet_length(name)), 0) from next)";
-        to.key()?;
-        let statement = sql(MOVE, &[Some(from.bucket.as_str()), Some(&from.prefix()), Some(&to.prefix())]);
-        let request = Request::of(visitor, "storage.object.move");
-        for mode in [Mode::Try, Mode::Write] {
-            let work = Work { service: Vec::new(), caller: vec![statement.clone()] };
-            let answer = session::as_caller(&self.database, visitor.caller()?, &request, mode, work).await?;
-            let row = store::first(&answer, 0).ok_or(Error::Incomplete)?;
-            let longest = row.text(2).and_then(|text| text.parse::<usize>().ok()).unwrap_or(usize::MAX);
-            if row.text(0) != row.text(1) {
-                return Err(Fault::Status(StatusCode::FORBIDDEN));
-            }
-            if longest > 1024 {
-                return Err(Wire::new(Code::InvalidKey, "A name would be too long").into());
-            }
         }
         Ok(())
     }
@@ -141,7 +132,7 @@ impl Storage {
         let answer = session::as_caller(&self.database, visitor.caller()?, &request, Mode::Read, work).await?;
         let rows = answer.results.first().map(|result| result.rows.as_slice()).unwrap_or_default();
         if rows.len() > MOST {
-            return Err(Fault::Condition(StatusCode::INSUFFICIENT_STORAGE, "number-of-matches-within-limits"));
+            return Err(too_many());
         }
         let mut failed = Vec::new();
         for name in rows.iter().filter_map(|row| row.text(0)) {
@@ -154,11 +145,58 @@ impl Storage {
                 (Err(wrong), _) | (_, Err(wrong)) => Err(wrong.into()),
             };
             if let Err(error) = done {
-                failed.push((place::href(Some(&to.bucket), &target, false), error.wire().code.status()));
+                failed.push((place::href(Some(&to.bucket), &target, false), status(error.wire().code)));
             }
         }
         if failed.is_empty() { Ok(()) } else { Err(Fault::Partly(failed)) }
     }
+}
+
+/// Bytes of a name (`ObjectKey`).
+const LONGEST: usize = 1024;
+
+/// A statement of a caller that has not done all that it should undoes its transaction: SQL has no other way to say so.
+const ALL_OR_NOTHING: &str = "(case when (select count(*) from seen) > 10000 then 2147483648 end)::int, \
+    1 / (count(*) > 0 and count(*) = (select count(*) from seen))::int";
+/// There are more rows than are moved together,
+const OUT_OF_RANGE: &str = "22003";
+/// or some may not be changed.
+const DIVISION_BY_ZERO: &str = "22012";
+
+/// The rows of a file, or of all below a folder: what follows `where`.
+fn rows(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Folder => {
+            "bucket_id = $1 and name collate \"C\" >= $2 || '/' and name collate \"C\" < storage.after_prefix($2 || '/')"
+        }
+        Kind::File(_) | Kind::Nothing => "bucket_id = $1 and name = $2",
+    }
+}
+
+/// Removes all of it, or fails; gives the versions.
+fn remove(place: &Place, kind: &Kind) -> Statement {
+    let text = format!(
+        "with seen as (select id from storage.objects where {} limit {}), \
+         removed as (delete from storage.objects o using seen where o.id = seen.id \
+           and (select count(*) from seen) <= {MOST} returning o.version) \
+         select coalesce(jsonb_agg(version), '[]'), {ALL_OR_NOTHING} from removed",
+        rows(kind),
+        MOST + 1
+    );
+    sql(&text, &[Some(place.bucket.as_str()), Some(&place.path)])
+}
+
+/// Gives all of it other names, or fails; also where one would be too long.
+fn rename(from: &Place, kind: &Kind, to: &Place) -> Result<Statement, Error> {
+    let text = format!(
+        "with seen as (select id, $3 || substr(name, length($2) + 1) as name from storage.objects where {} limit {}), \
+         moved as (update storage.objects o set name = seen.name from seen where o.id = seen.id \
+           and octet_length(seen.name) <= {LONGEST} and (select count(*) from seen) <= {MOST} returning 1) \
+         select {ALL_OR_NOTHING} from moved",
+        rows(kind),
+        MOST + 1
+    );
+    Ok(sql(&text, &[Some(from.bucket.as_str()), Some(&from.path), Some(to.key()?.as_str())]))
 }
 
 fn route(from: &Place, to: &Place) -> Result<Route, Error> {

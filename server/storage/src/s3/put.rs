@@ -45,7 +45,7 @@ impl Storage {
         check(&description, &limits, limit, &key)?;
         let beginning = Some(Beginning::new(&description.media_type, &limits));
         let received = self.s3_receive(inflow, Expected { limit, content_md5: put.content_md5, beginning }).await?;
-        let committed = self.commit(&target, &description, &received.written).await;
+        let committed = self.commit(&target, &description, &received.written, Vec::new()).await;
         let (_, metadata) = committed.map_err(|error| unless_new(error.into(), put.only_new))?;
         Ok(accepted(&metadata.etag, received.checksum.as_ref()))
     }
