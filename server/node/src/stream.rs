@@ -33,7 +33,8 @@ pub struct Pace {
 }
 
 /// Whether a client still waits to be told to send its body (RFC 9110, 10.1.1). One that is answered instead sends none: what comes next
-/// on its connection would be taken for it.
+/// on its connection would be taken for it. Where there is no body it is answered at once too, and botocore then misreads the next
+/// answer. So such a connection ends.
 #[derive(Debug, Clone)]
 pub struct Expectation(Arc<AtomicBool>);
 
@@ -69,7 +70,6 @@ impl Inbound {
         let late = Box::pin(tokio::time::sleep(pace.pause));
         let incoming = if incoming.is_end_stream() {
             boundary.reached();
-            expectation.met();
             None
         } else {
             Some(incoming)

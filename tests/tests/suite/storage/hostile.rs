@@ -133,4 +133,7 @@ fn who_waits_to_be_asked_for_a_body_is_asked_or_let_go(world: &mut World) {
     let taken = raw(world, format!("{}connection: close\r\n\r\nhello", head("files/a")).as_bytes(), true);
     assert!(taken.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"), "{taken}");
     assert_eq!(world.files(&Who::Service, "GET /object/files/a").send().text(), "hello");
+    let empty = head("files/empty").replace("length: 5", "length: 0");
+    let taken = raw(world, format!("{empty}\r\n").as_bytes(), true);
+    assert!(taken.starts_with("HTTP/1.1 200") && taken.contains("connection: close"), "{taken}");
 }

@@ -1,5 +1,8 @@
 //! Resumable uploads: what TUS clients do, and what befalls them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ntier_tests::ask::Answer;
@@ -14,6 +17,13 @@ on_both!(
     offsets_and_checksums_are_held,
     uploads_belong_to_who_began_them,
     uploads_end,
+    an_answer_that_was_lost_is_found_again,
+    of_two_who_send_the_same_the_last_goes_on,
+    an_upload_is_completed_once,
+    what_is_there_is_replaced_only_where_it_is_said,
+    lengths_are_held,
+    security_f1_a_page_in_pieces_is_no_picture,
+    security_f5_uploads_expire,
 );
 
 const BYTES: &str = "application/offset+octet-stream";
@@ -185,4 +195,176 @@ pub(super) fn uploads_end(world: &mut World) {
     ntier_tests::until("its blobs are gone", || super::blobs(world) == 0);
     let missing = world.files(&who, "GET /object/files/a").send();
     assert_eq!(refusal(&missing).0, "404");
+}
+
+/// What a client may not know of, because it or the network went away: the next request tells.
+fn an_answer_that_was_lost_is_found_again(world: &mut World) {
+    bucket(world, "files", json!({ "public": true }));
+    let who = Who::Service;
+    let address = address(&begin(world, &who, "a", 6));
+    assert_eq!(patch(world, &who, &address, 0, b"abc").status, 204);
+    let again = patch(world, &who, &address, 0, b"abc");
+    assert_eq!((again.status, again.header("upload-offset")), (409, Some("3")));
+    assert_eq!(patch(world, &who, &address, 3, b"def").status, 204);
+    // It is complete, and stays so.
+    let again = patch(world, &who, &address, 3, b"def");
+    assert_eq!((again.status, again.header("upload-offset")), (409, Some("6")));
+    assert_eq!(offset(world, &who, &address), Some(6));
+    assert_eq!(patch(world, &who, &address, 6, b"").status, 204);
+    let delete = world.files(&who, &format!("DELETE {address}")).header("tus-resumable", "1.0.0").send();
+    assert_eq!(delete.status, 400, "{}", delete.text());
+    assert_eq!(world.files(&Who::Nobody, "GET /object/public/files/a").send().text(), "abcdef");
+}
+
+/// A `PATCH` whose body has not come to its end.
+fn slow_patch(world: &World, address: &str, offset: usize, length: usize, begin: &[u8]) -> TcpStream {
+    let key = world.key("secret_key");
+    let head = format!(
+        "PATCH /storage/v1{address} HTTP/1.1\r\nhost: x\r\napikey: {key}\r\nauthorization: Bearer {key}\r\ncontent-type: {BYTES}\r\n\
+         tus-resumable: 1.0.0\r\nupload-offset: {offset}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(world.node.url.trim_start_matches("http://")).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(begin).unwrap();
+    stream
+}
+
+fn of_two_who_send_the_same_the_last_goes_on(world: &mut World) {
+    bucket(world, "files", json!({ "public": true }));
+    let who = Who::Service;
+    let address = address(&begin(world, &who, "a", 400_000));
+    let mut first = slow_patch(world, &address, 0, 400_000, &[1; 200_000]);
+    let held = "select taken_by is not null as held from ntier.storage_uploads";
+    ntier_tests::until("the first holds it", || world.sql(held)[0]["held"] == true);
+    assert_eq!(offset(world, &who, &address), Some(0), "to ask does not disturb");
+    assert_eq!(patch(world, &who, &address, 0, &[2; 300_000]).status, 204);
+    first.write_all(&[1; 200_000]).unwrap();
+    let mut refused = String::new();
+    first.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 409"), "{refused}");
+    assert_eq!(offset(world, &who, &address), Some(300_000));
+    // One that breaks off keeps what came, and the next goes on there.
+    let broken = slow_patch(world, &address, 300_000, 100_000, &[2; 60_000]);
+    broken.shutdown(std::net::Shutdown::Both).unwrap();
+    ntier_tests::until("what came is kept", || offset(world, &who, &address) == Some(360_000));
+    assert_eq!(patch(world, &who, &address, 360_000, &[2; 40_000]).status, 204);
+    let got = world.files(&Who::Nobody, "GET /object/public/files/a").send();
+    assert!(got.body == [2; 400_000], "{}", got.status);
+    ntier_tests::until("nothing is left of the first", || super::blobs(world) == 2);
+}
+
+/// A node may end between the last piece and the row of the object: then whoever asks completes it, and of several one.
+fn an_upload_is_completed_once(world: &mut World) {
+    bucket(world, "files", json!({ "public": true }));
+    let who = Who::Service;
+    let address = address(&begin(world, &who, "a", 3));
+    assert_eq!(patch(world, &who, &address, 0, b"abc").status, 204);
+    let undone = "set storage.allow_delete_query = 'true'; delete from storage.objects; \
+        update ntier.storage_uploads set completed_at = null";
+    world.sql(undone);
+    let asked: Vec<Option<usize>> = std::thread::scope(|scope| {
+        let world = &*world;
+        let asks: Vec<_> = (0..8).map(|_| scope.spawn(|| offset(world, &Who::Service, &address))).collect();
+        asks.into_iter().map(|ask| ask.join().unwrap()).collect()
+    });
+    assert_eq!(asked, [Some(3); 8], "nobody is refused, though nothing may be written over");
+    assert_eq!(world.files(&Who::Nobody, "GET /object/public/files/a").send().text(), "abc");
+    // What has taken its place since stays.
+    let put = world.files(&who, "PUT /object/files/a").body("text/plain", "later").send();
+    assert_eq!(put.status, 200, "{}", put.text());
+    assert_eq!(offset(world, &who, &address), Some(3));
+    assert_eq!(patch(world, &who, &address, 3, b"").status, 204);
+    assert_eq!(world.files(&Who::Nobody, "GET /object/public/files/a").send().text(), "later");
+    ntier_tests::until("the blob before is gone", || super::blobs(world) == 1);
+}
+
+fn what_is_there_is_replaced_only_where_it_is_said(world: &mut World) {
+    bucket(world, "files", json!({ "public": true }));
+    let who = Who::Service;
+    let begin_over = |upsert: &str| {
+        let post =
+            world.files(&who, "POST /upload/resumable").header("tus-resumable", "1.0.0").header("x-upsert", upsert);
+        post.header("upload-length", "3").header("upload-metadata", &metadata("files", "a")).send()
+    };
+    // Two are begun before there is one.
+    let (first, second) = (address(&begin_over("false")), address(&begin_over("false")));
+    assert_eq!(patch(world, &who, &first, 0, b"one").status, 204);
+    assert_eq!(patch(world, &who, &second, 0, b"two").status, 409);
+    let refused = begin_over("false");
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    let over = address(&begin_over("true"));
+    assert_eq!(patch(world, &who, &over, 0, b"two").status, 204);
+    assert_eq!(world.files(&Who::Nobody, "GET /object/public/files/a").send().text(), "two");
+    ntier_tests::until("the blob before is gone", || super::blobs(world) == 1);
+}
+
+fn lengths_are_held(world: &mut World) {
+    bucket(world, "files", json!({ "file_size_limit": 10 }));
+    let who = Who::Service;
+    let deferred = || {
+        let post = world.files(&who, "POST /upload/resumable").header("tus-resumable", "1.0.0");
+        address(&post.header("upload-defer-length", "1").header("upload-metadata", &metadata("files", "a")).send())
+    };
+    let patch_of = |address: &str, offset: &str, length: &str, bytes: &str| {
+        let ask = world.files(&who, &format!("PATCH {address}")).header("tus-resumable", "1.0.0");
+        ask.header("upload-offset", offset).header("upload-length", length).body(BYTES, bytes).send().status
+    };
+    let one = deferred();
+    assert_eq!(patch(world, &who, &one, 0, b"more than ten").status, 413);
+    assert_eq!(patch_of(&one, "0", "11", "abc"), 413);
+    assert_eq!(offset(world, &who, &one), Some(0));
+    assert_eq!(patch(world, &who, &one, 0, b"abcde").status, 204);
+    assert_eq!(patch_of(&one, "5", "4", ""), 400, "less than has come");
+    assert_eq!(patch_of(&one, "5", "9999999999999999999", ""), 400);
+    assert_eq!(patch_of(&one, "5", "8", "f"), 204);
+    assert_eq!(patch_of(&one, "6", "9", "g"), 400, "it has been said otherwise");
+    assert_eq!(patch(world, &who, &one, 6, b"ghi").status, 413);
+    assert_eq!(patch(world, &who, &one, 6, b"gh").status, 204);
+    assert_eq!(world.files(&who, "GET /object/files/a").send().text(), "abcdefgh");
+    let both = world.files(&who, "POST /upload/resumable").header("tus-resumable", "1.0.0");
+    let both = both.header("upload-defer-length", "1").header("upload-length", "3");
+    assert_eq!(both.header("upload-metadata", &metadata("files", "b")).send().status, 400);
+}
+
+fn security_f1_a_page_in_pieces_is_no_picture(world: &mut World) {
+    bucket(world, "files", json!({ "allowed_mime_types": ["text/csv"] }));
+    let who = Who::Service;
+    let encode = |text: &str| STANDARD.encode(text);
+    let said = format!("bucketName {},objectName {},contentType {}", encode("files"), encode("a"), encode("image/png"));
+    let post =
+        world.files(&who, "POST /upload/resumable").header("tus-resumable", "1.0.0").header("upload-length", "30");
+    assert_eq!(post.header("upload-metadata", &said).send().status, 415);
+    let changed = json!({ "allowed_mime_types": ["image/png"] });
+    assert_eq!(world.files(&who, "PUT /bucket/files").json(&changed).send().status, 200);
+    let post =
+        world.files(&who, "POST /upload/resumable").header("tus-resumable", "1.0.0").header("upload-length", "30");
+    let address = address(&post.header("upload-metadata", &said).send());
+    assert_eq!(patch(world, &who, &address, 0, b" <").status, 204);
+    assert_eq!(patch(world, &who, &address, 2, b"script>alert(1)</script>....").status, 415);
+    assert_eq!(offset(world, &who, &address), None, "it is over");
+    ntier_tests::until("nothing is left of it", || super::blobs(world) == 0);
+}
+
+fn security_f5_uploads_expire(world: &mut World) {
+    let world = World::start_with(world.backend, &["--storage-sweep-after", "1s"]);
+    bucket(&world, "files", json!({}));
+    let who = Who::Service;
+    let (dead, alive) = (address(&begin(&world, &who, "dead", 6)), address(&begin(&world, &who, "alive", 6)));
+    for address in [&dead, &alive] {
+        assert_eq!(patch(&world, &who, address, 0, b"abc").status, 204);
+    }
+    world.sql(
+        "update ntier.storage_uploads set expires_at = now() - interval '1 second' where name = 'dead'; \
+         update ntier.object_parts set created_at = now() - interval '2 hours'",
+    );
+    assert_eq!(offset(&world, &who, &dead), None);
+    assert_eq!(patch(&world, &who, &dead, 3, b"def").status, 404);
+    ntier_tests::until("its blob is swept", || super::blobs(&world) == 1);
+    assert_eq!(patch(&world, &who, &alive, 3, b"def").status, 204);
+    assert_eq!(world.files(&who, "GET /object/files/alive").send().text(), "abcdef");
+    // Parts by S3's protocol wait for a day.
+    world.sql("insert into storage.s3_multipart_uploads (id, version, upload_signature, bucket_id, key, created_at) \
+        select name, gen_random_uuid(), '', 'files', name, at from (values ('old', now() - interval '25 hours'), ('new', now())) v (name, at)");
+    let left = "select id from storage.s3_multipart_uploads";
+    ntier_tests::until("the old one is given up", || world.sql(left) == json!([{ "id": "new" }]));
 }

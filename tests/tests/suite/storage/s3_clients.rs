@@ -6,7 +6,7 @@ use ntier_tests::{Backend, World, directory, npm, python};
 /// What the clients are told to send, and so what the project allows.
 const FILES: &str = "40";
 const LARGE_MB: &str = "20";
-const LIMIT: &str = "40MB";
+const LIMIT: &str = "40000000";
 
 const POLICIES: &str = "create policy own on storage.objects for all to authenticated
     using (bucket_id = 'people' and (storage.foldername(name))[1] = auth.uid()::text)
