@@ -103,7 +103,7 @@ impl Backend {
     async fn file(&self, storage: &Storage, path: &str, mut request: Request<Body>) -> Response<Body> {
         if behind(path, "/dav").is_some() {
             let address = self.address(&request);
-            if let Err(refusal) = basic::to_bearer(request.headers_mut(), self.auth.as_ref(), address).await {
+            if let Err(refusal) = Box::pin(basic::to_bearer(request.headers_mut(), self.auth.as_ref(), address)).await {
                 return refusal;
             }
         }
@@ -128,7 +128,7 @@ impl Backend {
         let (storage, method, headers) = (self.storage.as_deref(), request.method(), request.headers());
         match (self.pages.iter().find(|page| page.path == path), &self.site) {
             (Some(page), _) => page.response().map(ntier_storage::full),
-            (None, Some(site)) => site.answer(storage, method, path, headers).await.unwrap_or_else(nothing),
+            (None, Some(site)) => Box::pin(site.answer(storage, method, path, headers)).await.unwrap_or_else(nothing),
             (None, None) => nothing(),
         }
     }

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ntier_storage::Body;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::sendfile::{Sending, Socket as Sends, Spans};
 use crate::stream::{Expectation, Inbound, Outbound};
@@ -128,11 +128,15 @@ pub async fn serve(node: Arc<Node>, listeners: Listeners, stop: watch::Receiver<
 async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
     let socket = Accepting::new(socket)?;
     let room = Arc::new(Semaphore::new(node.limits.connections));
+    // Whoever sets a timer while none is set wakes its thread by a write to an eventfd, though it is awake: that would be each connection,
+    // with the time that it has for its next request. So there is always one that is nearer.
+    let mut nearer = interval(node.limits.header_time / 2);
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = asked(&mut stop) => break,
+            _ = nearer.tick() => continue,
         };
         let (node, stop) = (node.clone(), stop.clone());
         match accepted {

@@ -90,7 +90,7 @@ pub struct Storage {
     doorkeeper: Arc<Doorkeeper>,
     signer: Signer,
     studio: Studio,
-    lookups: Arc<Lookups>,
+    lookups: Lookups,
     /// There is a job to do.
     jobs: Notify,
     /// `None` where S3 is switched off.
@@ -108,7 +108,7 @@ impl Storage {
     ) -> Self {
         let studio = Studio::new(settings.image_places);
         let signer = Signer::new(jwt_secret);
-        let (lookups, jobs) = (Arc::default(), Notify::new());
+        let (lookups, jobs) = (Lookups::default(), Notify::new());
         Self { database, blobs, settings, doorkeeper, signer, studio, lookups, jobs, s3: None }
     }
 
@@ -123,11 +123,15 @@ impl Storage {
         if self.s3.is_some() && (path == "/s3" || path.starts_with("/s3/")) {
             let whole = request.uri().path();
             let root = whole[..whole.len().saturating_sub(path.len())].to_owned() + "/s3";
-            return self.answer_s3(&root, request).await;
+            return Box::pin(self.answer_s3(&root, request)).await;
         }
         let (parts, body) = request.into_parts();
         let answer = match Visitor::new(parts, path, &self.doorkeeper) {
-            Ok(visitor) => self.route(&visitor, body).await,
+            Ok(visitor) => match wanted(&visitor) {
+                Some((access, bucket, key)) => self.download(&visitor, access, bucket, key).await,
+                // The state of all else is large; a download need not carry it.
+                None => Box::pin(self.route(&visitor, body)).await,
+            },
             Err(error) => Err(error),
         };
         answer.unwrap_or_else(|error| respond::error(&error))
@@ -166,12 +170,6 @@ impl Storage {
         let key = |from: usize| &visitor.path[from.min(visitor.path.len())..];
         let rest = path.get(1..).unwrap_or_default();
         match (&visitor.method, rest) {
-            (&Method::GET | &Method::HEAD, ["public", bucket, _, ..]) => {
-                self.download(visitor, Access::Public, bucket, key(3)).await
-            }
-            (&Method::GET | &Method::HEAD, ["authenticated", bucket, _, ..]) => {
-                self.download(visitor, Access::Caller, bucket, key(3)).await
-            }
             (&Method::GET, ["info", "public", bucket, _, ..]) => {
                 self.info(visitor, Access::Public, bucket, key(4)).await
             }
@@ -196,12 +194,28 @@ impl Storage {
             (&Method::DELETE, [bucket, _, ..]) => self.remove_one(visitor, bucket, key(2)).await,
             (&Method::POST, [bucket, _, ..]) => self.upload(visitor, bucket, key(2), visitor.upsert(), body).await,
             (&Method::PUT, [bucket, _, ..]) => self.upload(visitor, bucket, key(2), true, body).await,
-            (&Method::GET | &Method::HEAD, [bucket, _, ..]) => {
-                self.download(visitor, Access::CallerIfAny, bucket, key(2)).await
-            }
             _ => Ok(respond::not_found()),
         }
     }
+}
+
+/// The object that is asked for as it is, if that is what the request is: by which right, its bucket and its name. The words of the API come
+/// before names here too.
+fn wanted(visitor: &Visitor) -> Option<(Access, &str, &[String])> {
+    if !matches!(visitor.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let (first, path) = visitor.path.split_first()?;
+    let (access, path) = match path.first()?.as_str() {
+        _ if first != "object" => return None,
+        "sign" if path.len() > 2 => return None,
+        "info" if path.len() > 2 && visitor.method == Method::GET => return None,
+        "public" if path.len() > 2 => (Access::Public, &path[1..]),
+        "authenticated" if path.len() > 2 => (Access::Caller, &path[1..]),
+        _ => (Access::CallerIfAny, path),
+    };
+    let (bucket, key) = path.split_first()?;
+    if key.is_empty() { None } else { Some((access, bucket, key)) }
 }
 
 /// There is nothing between here and the client that would have to forget.

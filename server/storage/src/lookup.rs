@@ -4,6 +4,7 @@
 //! each place once; so a file that many want costs the database little. Nothing is kept: an answer is never older than its request.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ntier_backing::database::{Answer, Database, Row};
@@ -34,8 +35,9 @@ pub struct Found {
 
 type Told = Result<Found, Arc<Error>>;
 
+/// One queue for each thread, more or less: whoever waits is woken by a thread that is awake, which costs nothing.
 #[derive(Debug, Default)]
-pub struct Lookups(Mutex<Queue>);
+pub struct Lookups([Arc<Mutex<Queue>>; QUEUES]);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -43,28 +45,32 @@ struct Queue {
     is_running: bool,
 }
 
-impl Lookups {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Threads that have one of their own.
+const QUEUES: usize = 32;
 
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lookups {
     /// What is at the place by a statement that begins after this call.
-    pub async fn find(
-        self: &Arc<Self>,
-        database: &Database,
-        bucket: &BucketId,
-        key: &ObjectKey,
-    ) -> Result<Found, Error> {
+    pub async fn find(&self, database: &Database, bucket: &BucketId, key: &ObjectKey) -> Result<Found, Error> {
         let place = Place { bucket: bucket.clone(), key: key.clone() };
         let (sender, told) = oneshot::channel();
+        let queue = &self.0[THREAD.with(|thread| thread % QUEUES)];
         let begins = {
-            let mut queue = self.queue();
+            let mut queue = lock(queue);
             queue.waiting.entry(place).or_default().push(sender);
             !std::mem::replace(&mut queue.is_running, true)
         };
         if begins {
             // Not as part of this request, whose client may go away.
-            tokio::spawn(Running { lookups: self.clone(), is_done: false }.run(database.clone()));
+            tokio::spawn(Running { queue: queue.clone(), is_done: false }.run(database.clone()));
         }
         match told.await {
             Ok(told) => Ok(told?),
@@ -76,7 +82,7 @@ impl Lookups {
 
 /// The one that asks for all.
 struct Running {
-    lookups: Arc<Lookups>,
+    queue: Arc<Mutex<Queue>>,
     is_done: bool,
 }
 
@@ -99,7 +105,7 @@ impl Running {
 
     /// Who waits now; `None` once there is nobody, and then the next one begins anew.
     fn next(&mut self) -> Option<HashMap<Place, Vec<oneshot::Sender<Told>>>> {
-        let mut queue = self.lookups.queue();
+        let mut queue = lock(&self.queue);
         if queue.waiting.len() <= MOST {
             let batch = std::mem::take(&mut queue.waiting);
             if batch.is_empty() {
@@ -118,7 +124,7 @@ impl Drop for Running {
     /// Ended with the worker that it ran on: nobody may wait for it.
     fn drop(&mut self) {
         if !self.is_done {
-            let mut queue = self.lookups.queue();
+            let mut queue = lock(&self.queue);
             queue.is_running = false;
             queue.waiting.clear();
         }
