@@ -159,6 +159,7 @@ impl Storage {
             user_metadata: description.user_metadata.clone(),
             version: None,
             upsert: target.upsert,
+            quota: self.settings.user_quota,
         };
         let work = Work { service: vec![select], caller: vec![row.insert()] };
         let answer = session::as_caller(&self.database, caller, request, Mode::Try, work).await;
@@ -235,6 +236,7 @@ impl Storage {
             user_metadata: Some(user_metadata.unwrap_or_else(|| json!({}))),
             version: Some(version),
             upsert: target.upsert,
+            quota: self.settings.user_quota,
         };
         let id = session::sql(
             "select id from storage.objects where bucket_id = $1 and name = $2",
