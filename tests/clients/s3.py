@@ -302,6 +302,9 @@ def listings(s3):
         prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         assert prefixes == ["a/", "b/", "c/"] and len(pages) == 14, (prefixes, len(pages))
         assert [entry["Key"] for page in pages for entry in page.get("Contents", [])] == names[36:]
+    pages = list(s3.get_paginator("list_object_versions").paginate(Bucket="listed", PaginationConfig={"PageSize": 7}))
+    versions = [(entry["Key"], entry["VersionId"]) for page in pages for entry in page["Versions"]]
+    assert versions == [(name, "null") for name in names] and len(pages) == 9
     page = s3.list_objects_v2(Bucket="listed", Prefix="b/0", StartAfter="b/07", MaxKeys=5)
     assert [entry["Key"] for entry in page["Contents"]] == ["b/08", "b/09"] and not page["IsTruncated"]
     page = s3.list_objects_v2(Bucket="listed", Delimiter="/", StartAfter="a/11")

@@ -6,6 +6,9 @@ use super::encoding;
 use super::request::{List, ListUploads, ListVersion, Object, Upload};
 use super::xml::Document;
 
+/// Amazon's id of the version of what has no other.
+const ONLY: &str = "null";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     pub name: String,
@@ -26,7 +29,7 @@ pub struct Listed {
 pub struct Page {
     pub objects: Vec<Listed>,
     pub prefixes: Vec<String>,
-    /// Where the next page begins; there is none without it. An opaque token, or with [`ListVersion::One`] the last key or prefix.
+    /// Where the next page begins; there is none without it. An opaque token with [`ListVersion::Two`], else the last key or prefix.
     pub next: Option<String>,
 }
 
@@ -89,7 +92,8 @@ pub fn tagging() -> String {
 
 pub fn objects(list: &List, page: &Page) -> String {
     let key = |key: &str| shown(key, list.encoded);
-    let mut document = Document::new("ListBucketResult");
+    let versions = list.version == ListVersion::Versions;
+    let mut document = Document::new(if versions { "ListVersionsResult" } else { "ListBucketResult" });
     document.text("Name", &list.bucket);
     document.text("Prefix", &key(&list.prefix));
     match list.version {
@@ -98,6 +102,12 @@ pub fn objects(list: &List, page: &Page) -> String {
             // Amazon: the last key of the page tells the same where there is no delimiter.
             let next = page.next.as_deref().filter(|_| list.delimiter.is_some());
             document.optional("NextMarker", next.map(key).as_deref());
+        }
+        ListVersion::Versions => {
+            document.text("KeyMarker", &key(list.after.as_deref().unwrap_or_default()));
+            document.text("VersionIdMarker", "");
+            document.optional("NextKeyMarker", page.next.as_deref().map(key).as_deref());
+            document.optional("NextVersionIdMarker", page.next.as_ref().map(|_| ONLY));
         }
         ListVersion::Two => {
             document.optional("StartAfter", list.after.as_deref().map(key).as_deref());
@@ -111,8 +121,12 @@ pub fn objects(list: &List, page: &Page) -> String {
     document.optional("EncodingType", list.encoded.then_some("url"));
     document.value("IsTruncated", page.next.is_some());
     for object in &page.objects {
-        document.open("Contents");
+        document.open(if versions { "Version" } else { "Contents" });
         document.text("Key", &key(&object.key));
+        if versions {
+            document.text("VersionId", ONLY);
+            document.value("IsLatest", true);
+        }
         document.text("LastModified", &object.modified_at);
         document.text("ETag", &quoted(&object.etag));
         document.value("Size", object.size_bytes);

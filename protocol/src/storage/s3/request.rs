@@ -105,7 +105,7 @@ pub struct List {
     pub delimiter: Option<String>,
     /// At most [`PAGE`]; 0 gives an empty page.
     pub limit: u32,
-    /// `start-after`, or `marker` of the first version.
+    /// `start-after`, or `marker` of the first version, or `key-marker` of versions.
     pub after: Option<String>,
     /// Ours, of the page before.
     pub token: Option<String>,
@@ -117,6 +117,8 @@ pub struct List {
 pub enum ListVersion {
     One,
     Two,
+    /// Of all versions: each object has one.
+    Versions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +204,11 @@ pub fn read(parts: &Parts<'_>, root: &str) -> Result<Operation, Error> {
     let query = Query::read(parts.query)?;
     // Of tags only the question after them is answered: there are none.
     let tags = query.has("tagging") && (parts.method != "GET" || key.is_empty());
-    if let Some(name) = query.unsupported().or(tags.then_some("tagging")) {
+    let versions = query.has("versions") && (parts.method != "GET" || !key.is_empty());
+    let other_version = query.filled("versionId").is_some_and(|version| version != "null");
+    let odd = [(tags, "tagging"), (versions, "versions"), (other_version, "versionId")];
+    let odd = odd.into_iter().find_map(|(is_so, name)| is_so.then_some(name));
+    if let Some(name) = query.unsupported().or(odd) {
         return Err(Error::new(Code::NotImplemented, format!("{name} is not implemented")));
     }
     if bucket.is_empty() {
@@ -259,11 +265,13 @@ fn of_object(parts: &Parts<'_>, query: &Query, bucket: String, key: String) -> R
 
 fn list(query: &Query, bucket: String) -> Result<List, Error> {
     let version = match query.get("list-type") {
+        _ if query.has("versions") => ListVersion::Versions,
         None => ListVersion::One,
         Some("2") => ListVersion::Two,
         Some(_) => return Err(invalid("list-type")),
     };
     let (after, token) = match version {
+        ListVersion::Versions => (query.filled("key-marker"), None),
         ListVersion::One => (query.filled("marker"), None),
         ListVersion::Two => (query.filled("start-after"), query.filled("continuation-token")),
     };
@@ -460,7 +468,7 @@ impl Query {
 
     /// What Amazon's S3 has and this one has not.
     fn unsupported(&self) -> Option<&str> {
-        const NAMES: [&str; 28] = [
+        const NAMES: [&str; 27] = [
             "accelerate",
             "acl",
             "analytics",
@@ -487,7 +495,6 @@ impl Query {
             "select",
             "session",
             "torrent",
-            "versions",
             "website",
         ];
         self.0.iter().map(|(name, _)| name.as_str()).find(|name| NAMES.contains(name))

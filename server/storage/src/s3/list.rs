@@ -72,7 +72,7 @@ fn page(list: &List, rows: &[Row]) -> Page {
         }
     }
     page.next = (rows.len() > limit).then(|| match list.version {
-        ListVersion::One => last,
+        ListVersion::One | ListVersion::Versions => last,
         ListVersion::Two => token(&last),
     });
     page

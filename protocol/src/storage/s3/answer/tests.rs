@@ -60,6 +60,18 @@ fn listings_of_the_first_version_go_on_from_a_key() {
 }
 
 #[test]
+fn each_object_is_its_only_version() {
+    let rest = REST.replace("Contents", "Version");
+    let expected = format!(
+        "<Name>b</Name><Prefix>a b</Prefix><KeyMarker>a</KeyMarker><VersionIdMarker></VersionIdMarker><NextKeyMarker>next</NextKeyMarker>\
+         <NextVersionIdMarker>null</NextVersionIdMarker><MaxKeys>2</MaxKeys><Delimiter>/</Delimiter><IsTruncated>true</IsTruncated>\
+         <Version><Key>a b&lt;&amp;&gt;\u{fffd}</Key><VersionId>null</VersionId><IsLatest>true</IsLatest>{rest}\
+         <CommonPrefixes><Prefix>a b/</Prefix></CommonPrefixes>"
+    );
+    check(&objects(&list(ListVersion::Versions), &page()), "ListVersionsResult", &expected);
+}
+
+#[test]
 fn uploads_and_parts_are_written() {
     let object = Object { bucket: "b".to_owned(), key: "k".to_owned() };
     let upload = Upload { object: object.clone(), id: "u".to_owned() };

@@ -70,6 +70,10 @@ fn listings_have_pages_prefixes_and_delimiters() {
         ("/b?list-type=2&max-keys=5000&delimiter=", simple("b")),
         ("/b?list-type=2&max-keys=0", List { limit: 0, ..simple("b") }),
         ("/b?marker=m", List { version: ListVersion::One, after: text("m"), ..simple("b") }),
+        (
+            "/b?versions&key-marker=k&version-id-marker=null",
+            List { version: ListVersion::Versions, after: text("k"), ..simple("b") },
+        ),
     ];
     for (target, expected) in cases {
         assert_eq!(ask("GET", target, &[]).unwrap(), Operation::ListObjects(expected), "{target}");
@@ -98,6 +102,10 @@ fn keys_are_decoded_once_and_otherwise_left_alone() {
         ("/b/.", "."),
     ] {
         assert_eq!(ask("DELETE", path, &[]).unwrap(), Operation::DeleteObject(object("b", key)), "{path}");
+    }
+    assert_eq!(ask("DELETE", "/b/k?versionId=null", &[]).unwrap(), Operation::DeleteObject(object("b", "k")));
+    for method in ["GET", "HEAD", "DELETE"] {
+        assert_eq!(ask(method, "/b/k?versionId=7", &[]).unwrap_err().code, Code::NotImplemented, "{method}");
     }
     for path in ["/b/%00", "/%00/k", "/b/%ff", "/b/k?prefix=%00"] {
         assert_eq!(ask("GET", path, &[]).unwrap_err().code, Code::InvalidKey, "{path}");
