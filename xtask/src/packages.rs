@@ -28,11 +28,12 @@ const VENV: Package = Package {
     program: "/usr/lib/*/ensurepip/__init__.py",
     why: "to install boto3 and aws-cli, which are clients of S3",
 };
-const RCLONE: Package = Package { name: "rclone", program: "rclone", why: "another client of S3" };
+const RCLONE: Package = Package { name: "rclone", program: "rclone", why: "another client of S3, and of WebDAV" };
+const LITMUS: Package = Package { name: "litmus", program: "litmus", why: "what servers of WebDAV are tested with" };
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 
-pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE];
+pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE, LITMUS];
 pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.

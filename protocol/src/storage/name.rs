@@ -1,5 +1,5 @@
 //! Names of buckets and of objects. Source: storage-api, `storage/limits.ts`, with two differences: letters of all scripts are
-//! names too, and a path that a file system, a browser or `WebDAV` would read otherwise than it is written is none.
+//! names too, and a path that a file system, a browser or WebDAV would read otherwise than it is written is none.
 
 use std::fmt;
 

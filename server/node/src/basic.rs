@@ -48,7 +48,7 @@ fn credentials(value: &HeaderValue) -> Option<(String, String)> {
         return None;
     }
     let text = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
-    let (name, password) = text.split_once(':')?;
+    let (name, password) = text.split_once(':').filter(|_| !text.contains(char::is_control))?;
     Some((name.to_owned(), password.to_owned()))
 }
 
@@ -82,6 +82,7 @@ mod tests {
             ("basic  YWRhOg==", Some(("ada", ""))),
             ("Basic YWRh", None),
             ("Basic %", None),
+            ("Basic YQA6Yg==", None),
             ("Bearer YWRhOmE6Yg==", None),
         ] {
             let found = credentials(&HeaderValue::from_static(value));

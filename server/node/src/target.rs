@@ -77,9 +77,10 @@ impl<S> Encoded<S> {
     }
 }
 
-/// Printable, but not in a URL; or part of a letter.
+/// Printable, but not in a URL; or part of a letter. A fragment is never sent: what begins like one would be dropped, with all that
+/// follows, and something else would be read or removed.
 fn is_refused(byte: u8) -> bool {
-    matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | 0x80..)
+    matches!(byte, b'"' | b'#' | b'<' | b'>' | b'`' | b'{' | b'}' | 0x80..)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Encoded<S> {
@@ -154,8 +155,8 @@ mod tests {
     #[test]
     fn the_line_is_encoded_and_nothing_else() {
         let requests =
-            ["\r\nGET /a?select=b->>\"é\" HTTP/1.1\r\nx: <\"é\">\r\n\r\n", "PATCH /{x} HTTP/1.1\r\n\r\n{\"a\":1}"];
-        let expected = "\r\nGET /a?select=b-%3E%3E%22%C3%A9%22 HTTP/1.1\r\nx: <\"é\">\r\n\r\nPATCH /%7Bx%7D HTTP/1.1\r\n\r\n{\"a\":1}";
+            ["\r\nGET /a?select=b->>\"é\" HTTP/1.1\r\nx: <\"é\">\r\n\r\n", "PATCH /{x}#y HTTP/1.1\r\n\r\n{\"a\":1}"];
+        let expected = "\r\nGET /a?select=b-%3E%3E%22%C3%A9%22 HTTP/1.1\r\nx: <\"é\">\r\n\r\nPATCH /%7Bx%7D%23y HTTP/1.1\r\n\r\n{\"a\":1}";
         for step in [1, 3, 7, 64] {
             assert_eq!(read(&requests, step), expected, "in steps of {step}");
         }

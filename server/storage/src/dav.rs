@@ -26,7 +26,7 @@ use crate::visitor::Visitor;
 
 use place::Place;
 
-/// Entries of a folder that are told, and that are copied or moved together, at most.
+/// Entries of a folder that are told, or files that are copied one after the other, at most.
 const MOST: usize = 10_000;
 const ALLOW: &str = "OPTIONS, GET, HEAD, PUT, DELETE, PROPFIND, PROPPATCH, MKCOL, COPY, MOVE, LOCK, UNLOCK";
 

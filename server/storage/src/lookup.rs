@@ -1,7 +1,8 @@
 //! Rows that are read as the service: those of public files, and of files whose signed URL somebody has.
 //!
 //! Such look-ups are gathered. While one statement runs, those that come wait for the next one, which answers all of them and asks for
-//! each place once; so a file that many want costs the database little. Nothing is kept: an answer is never older than its request.
+//! each place once; so a file that many want costs the database little. An answer is kept for a moment, as long as this node changes nothing:
+//! whoever has changed a file, or a bucket, sees it at once; at another node it may take that moment.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -97,7 +98,9 @@ impl Running {
                 }
                 Err(error) => {
                     let told = Err(Arc::new(error));
-                    batch.into_values().for_each(|senders| tell(senders, &told));
+                    for senders in batch.into_values() {
+                        tell(senders, &told);
+                    }
                 }
             }
         }

@@ -102,6 +102,11 @@ async fn expire(database: &Database) -> Result<usize, Error> {
          and not exists (select from storage.s3_multipart_uploads s where s.version = p.version::text)",
         &[],
     );
-    let answer = session::finish(database, vec![uploads, s3_uploads, parts]).await?;
+    // What clients of WebDAV have said of objects that are gone.
+    let properties = sql(
+        "delete from ntier.dav_properties p where not exists (select from storage.objects o where o.id = p.object_id)",
+        &[],
+    );
+    let answer = session::finish(database, vec![uploads, s3_uploads, parts, properties]).await?;
     Ok(answer.results.iter().take(2).map(|result| result.rows.len()).sum())
 }

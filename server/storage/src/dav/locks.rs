@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::place::{self, Place};
 use super::propfind::Seen;
 use super::write::Upload;
-use super::{Answer, Fault, Found, Kind, depth, xml};
+use super::{Answer, Fault, Kind, depth, xml};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::download::set;
@@ -40,8 +40,10 @@ const MOST_TOLD: usize = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Content,
+    /// It comes to be, which changes the folder too.
+    Made,
     /// It goes, and all that is below.
-    Tree,
+    Gone,
 }
 
 /// Of which places below the locks are looked for.
@@ -165,22 +167,31 @@ impl Storage {
     /// Whether what the client takes for given is so (RFC 4918, 10.4).
     pub(super) async fn dav_expect(&self, visitor: &Visitor, place: &Place, kind: &Kind) -> Result<(), Fault> {
         let lists = conditions(visitor)?;
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let locks = self.dav_locks(visitor, place, Below::Nothing).await?;
         for list in &lists {
-            let other = list.resource.as_deref().map(|url| Place::of_url(visitor, url));
-            let holds = match other {
-                None => holds(list, &self.dav_locks(visitor, place, Below::Nothing).await?, place, kind),
-                Some(Ok(other)) => {
-                    let kind = self.dav_look(visitor, &other).await?.kind;
-                    holds(list, &self.dav_locks(visitor, &other, Below::Nothing).await?, &other, &kind)
-                }
+            let is_so = match list.resource.as_deref().map(|url| Place::of_url(visitor, url)) {
+                None => holds(list, &locks, place, kind),
+                Some(Ok(other)) => self.dav_holds_of(visitor, list, &other).await?,
                 // What is elsewhere has no state here.
                 Some(Err(_)) => list.all(|_| false, |_| false),
             };
-            if holds {
+            if is_so {
                 return Ok(());
             }
         }
-        if lists.is_empty() { Ok(()) } else { Err(Fault::Status(StatusCode::PRECONDITION_FAILED)) }
+        Err(Fault::Status(StatusCode::PRECONDITION_FAILED))
+    }
+
+    async fn dav_holds_of(&self, visitor: &Visitor, list: &List, place: &Place) -> Result<bool, Error> {
+        let kind = match self.dav_look(visitor, place).await {
+            Err(error) if error.wire().code == Code::NoSuchBucket => Kind::Nothing,
+            found => found?.kind,
+        };
+        let locks = self.dav_locks(visitor, place, Below::Nothing).await?;
+        Ok(holds(list, &locks, place, &kind))
     }
 
     /// Whether the client has the keys to what is locked. Gives all the locks.
@@ -188,19 +199,16 @@ impl Storage {
         &self,
         visitor: &Visitor,
         place: &Place,
-        found: &Found,
         change: Change,
     ) -> Result<Vec<Lock>, Fault> {
-        let below = if change == Change::Tree { Below::Everything } else { Below::Nothing };
+        let below = if change == Change::Gone { Below::Everything } else { Below::Nothing };
         let locks = self.dav_locks(visitor, place, below).await?;
         let lists = conditions(visitor)?;
         let is_shown = |lock: &&Lock| lock.is_own && lists.iter().any(|list| shows(list, &lock.token));
-        // What is made or taken away changes the folder.
-        let changes_folder = change == Change::Tree || found.kind == Kind::Nothing;
         let concerns = |lock: &&Lock| {
             lock.covers(&place.path)
-                || (change == Change::Tree && lock.name.starts_with(&place.prefix()))
-                || (changes_folder && lock.name == place.above())
+                || (change == Change::Gone && lock.name.starts_with(&place.prefix()))
+                || (change != Change::Content && lock.name == place.above())
         };
         let (shared, exclusive): (Vec<&Lock>, Vec<&Lock>) =
             locks.iter().filter(concerns).partition(|lock| lock.is_shared);
@@ -230,11 +238,11 @@ impl Storage {
                 return Err(Fault::Status(StatusCode::CONFLICT));
             }
             // What is not there yet is made, so that nobody else makes it (RFC 4918, 7.3).
-            self.dav_may_change(visitor, place, &found, Change::Content).await?;
+            self.dav_may_change(visitor, place, Change::Made).await?;
             let upload = Upload::empty(media_type::of_name(&place.path), false);
             self.dav_store(visitor, place, &place.key()?, upload).await?;
         } else {
-            self.dav_may_write(visitor, place, &found).await?;
+            self.dav_may_write(visitor, place, &found.kind).await?;
         }
         let lock = Lock {
             token: Uuid::new_v4().to_string(),
@@ -298,10 +306,10 @@ impl Storage {
     }
 
     /// Who may not write may neither keep others from it nor say something of it.
-    pub(super) async fn dav_may_write(&self, visitor: &Visitor, place: &Place, found: &Found) -> Result<(), Fault> {
+    pub(super) async fn dav_may_write(&self, visitor: &Visitor, place: &Place, kind: &Kind) -> Result<(), Fault> {
         let caller = visitor.caller()?;
         let request = Request::of(visitor, "storage.object.upload");
-        if found.kind == Kind::Folder {
+        if *kind == Kind::Folder {
             let (owner, key) = (owner(caller), place.placeholder()?);
             let target = Target { bucket: &place.bucket, key: &key, owner: owner.as_deref(), upsert: true };
             let description = Upload::empty("application/octet-stream", true).description;

@@ -32,8 +32,8 @@ impl Storage {
             return Err(Wire::no_such_key().into());
         }
         self.dav_expect(visitor, place, &found.kind).await?;
-        self.dav_may_change(visitor, place, &found, locks::Change::Content).await?;
-        self.dav_may_write(visitor, place, &found).await?;
+        self.dav_may_change(visitor, place, locks::Change::Content).await?;
+        self.dav_may_write(visitor, place, &found.kind).await?;
         let names: Vec<&Name> = changes.iter().map(Change::name).collect();
         if !names.iter().any(|name| answer::is_live(name)) {
             self.dav_keep_properties(visitor, place, &found.kind, &changes).await?;

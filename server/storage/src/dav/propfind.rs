@@ -77,7 +77,8 @@ impl Storage {
             let answer = session::as_caller(&self.database, visitor.caller()?, &request, Mode::Read, work).await?;
             let rows = answer.results.first().map(|result| result.rows.as_slice()).unwrap_or_default();
             seen.extend(rows.iter().filter_map(|row| listed(place, &prefix, row)));
-            if seen.len() > MOST {
+            // The folder is one more.
+            if seen.len() > MOST + 1 {
                 return Err(too_many());
             }
             match rows.last() {
@@ -91,12 +92,12 @@ impl Storage {
     }
 }
 
-/// Whether what is below is told too. Everything at any depth is refused: it may be the whole bucket.
+/// Whether what is below is told too. Everything at any depth is refused: it may be the whole bucket. Clients that say nothing do not
+/// mean that, though RFC 4918 would have it.
 fn is_deep(visitor: &Visitor) -> Result<bool, Fault> {
     match depth(visitor) {
         Some("0") => Ok(false),
-        Some("1") => Ok(true),
-        None => Err(Fault::Condition(StatusCode::FORBIDDEN, "propfind-finite-depth")),
+        Some("1") | None => Ok(true),
         Some(text) if text.eq_ignore_ascii_case("infinity") => {
             Err(Fault::Condition(StatusCode::FORBIDDEN, "propfind-finite-depth"))
         }

@@ -48,11 +48,9 @@ impl Storage {
         };
         self.dav_expect(visitor, from, &source).await?;
         if is_move {
-            let found = super::Found { kind: source.clone(), has_parent: true };
-            self.dav_may_change(visitor, from, &found, Change::Tree).await?;
+            self.dav_may_change(visitor, from, Change::Gone).await?;
         }
-        let change = if is_there { Change::Tree } else { Change::Content };
-        self.dav_may_change(visitor, &to, &target, change).await?;
+        self.dav_may_change(visitor, &to, if is_there { Change::Gone } else { Change::Made }).await?;
         let (is_file, to_file) = (matches!(source, Kind::File(_)), matches!(target.kind, Kind::File(_)));
         if is_move && from.bucket == to.bucket {
             self.dav_rename(visitor, (from, &source), (&to, &target.kind)).await?;
@@ -152,36 +150,42 @@ impl Storage {
     }
 }
 
+/// Files that are moved by one statement: some seconds on the embedded database, for which others wait.
+const MOST_AT_ONCE: usize = 50_000;
 /// Bytes of a name (`ObjectKey`).
 const LONGEST: usize = 1024;
 
-/// A statement of a caller that has not done all that it should undoes its transaction: SQL has no other way to say so.
-const ALL_OR_NOTHING: &str = "(case when (select count(*) from seen) > 10000 then 2147483648 end)::int, \
-    1 / (count(*) > 0 and count(*) = (select count(*) from seen))::int";
+/// A statement of a caller that has not done all that it should undoes its transaction; SQL has no other way to say so.
+fn all_or_nothing() -> String {
+    format!(
+        "(case when (select count(*) from seen) > {MOST_AT_ONCE} then 2147483648 end)::int, \
+         1 / (count(*) > 0 and count(*) = (select count(*) from seen))::int"
+    )
+}
+
 /// There are more rows than are moved together,
 const OUT_OF_RANGE: &str = "22003";
 /// or some may not be changed.
 const DIVISION_BY_ZERO: &str = "22012";
 
-/// The rows of a file, or of all below a folder: what follows `where`.
-fn rows(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::Folder => {
-            "bucket_id = $1 and name collate \"C\" >= $2 || '/' and name collate \"C\" < storage.after_prefix($2 || '/')"
-        }
-        Kind::File(_) | Kind::Nothing => "bucket_id = $1 and name = $2",
-    }
+/// The rows of a file, or of all below a folder, as `seen`.
+fn seen(kind: &Kind, columns: &str) -> String {
+    let rows = match kind {
+        Kind::Folder => "name collate \"C\" >= $2 || '/' and name collate \"C\" < storage.after_prefix($2 || '/')",
+        Kind::File(_) | Kind::Nothing => "name = $2",
+    };
+    let limit = MOST_AT_ONCE + 1;
+    format!("with seen as (select {columns} from storage.objects where bucket_id = $1 and {rows} limit {limit})")
 }
 
 /// Removes all of it, or fails; gives the versions.
 fn remove(place: &Place, kind: &Kind) -> Statement {
     let text = format!(
-        "with seen as (select id from storage.objects where {} limit {}), \
-         removed as (delete from storage.objects o using seen where o.id = seen.id \
-           and (select count(*) from seen) <= {MOST} returning o.version) \
-         select coalesce(jsonb_agg(version), '[]'), {ALL_OR_NOTHING} from removed",
-        rows(kind),
-        MOST + 1
+        "{}, removed as (delete from storage.objects o using seen where o.id = seen.id \
+         and (select count(*) from seen) <= {MOST_AT_ONCE} returning o.version) \
+         select coalesce(jsonb_agg(version), '[]'), {} from removed",
+        seen(kind, "id"),
+        all_or_nothing()
     );
     sql(&text, &[Some(place.bucket.as_str()), Some(&place.path)])
 }
@@ -189,12 +193,11 @@ fn remove(place: &Place, kind: &Kind) -> Statement {
 /// Gives all of it other names, or fails; also where one would be too long.
 fn rename(from: &Place, kind: &Kind, to: &Place) -> Result<Statement, Error> {
     let text = format!(
-        "with seen as (select id, $3 || substr(name, length($2) + 1) as name from storage.objects where {} limit {}), \
-         moved as (update storage.objects o set name = seen.name from seen where o.id = seen.id \
-           and octet_length(seen.name) <= {LONGEST} and (select count(*) from seen) <= {MOST} returning 1) \
-         select {ALL_OR_NOTHING} from moved",
-        rows(kind),
-        MOST + 1
+        "{}, moved as (update storage.objects o set name = seen.name from seen where o.id = seen.id \
+         and octet_length(seen.name) <= {LONGEST} and (select count(*) from seen) <= {MOST_AT_ONCE} returning 1) \
+         select {} from moved",
+        seen(kind, "id, $3 || substr(name, length($2) + 1) as name"),
+        all_or_nothing()
     );
     Ok(sql(&text, &[Some(from.bucket.as_str()), Some(&from.path), Some(to.key()?.as_str())]))
 }

@@ -74,7 +74,8 @@ impl Storage {
             Kind::Nothing => None,
         };
         self.dav_expect(visitor, place, &found.kind).await?;
-        let locks = self.dav_may_change(visitor, place, &found, Change::Content).await?;
+        let change = if before.is_some() { Change::Content } else { Change::Made };
+        let locks = self.dav_may_change(visitor, place, change).await?;
         // A date is no condition of a change (RFC 9110, 13.1.3).
         let conditions = Conditions { if_modified_since: None, ..visitor.conditions() };
         if !holds(&conditions, before) {
@@ -119,7 +120,7 @@ impl Storage {
             return Err(Fault::Status(StatusCode::CONFLICT));
         }
         self.dav_expect(visitor, place, &found.kind).await?;
-        self.dav_may_change(visitor, place, &found, Change::Content).await?;
+        self.dav_may_change(visitor, place, Change::Made).await?;
         self.dav_make_folder(visitor, place).await?;
         Ok(respond::status(StatusCode::CREATED))
     }
@@ -160,7 +161,7 @@ impl Storage {
             return Err(Fault::Status(StatusCode::BAD_REQUEST));
         }
         self.dav_expect(visitor, place, &found.kind).await?;
-        self.dav_may_change(visitor, place, &found, Change::Tree).await?;
+        self.dav_may_change(visitor, place, Change::Gone).await?;
         self.dav_remove(visitor, place, &found.kind).await?;
         self.dav_drop_locks(place).await?;
         self.dav_keep_parent(visitor, place).await?;
@@ -169,11 +170,16 @@ impl Storage {
 
     /// Removes the file, or the folder with all below that the caller may remove.
     pub(super) async fn dav_remove(&self, visitor: &Visitor, place: &Place, kind: &Kind) -> Result<(), Fault> {
-        if *kind != Kind::Folder {
-            let removed = self.remove_named(visitor, &place.bucket, std::slice::from_ref(&place.path)).await?;
-            // It is seen, and yet it may not be removed.
-            return if removed.is_empty() { Err(Fault::Status(StatusCode::FORBIDDEN)) } else { Ok(()) };
+        if *kind == Kind::Folder {
+            return self.dav_remove_folder(visitor, place).await;
         }
+        let removed = self.remove_named(visitor, &place.bucket, std::slice::from_ref(&place.path)).await?;
+        // It is seen, and yet it may not be removed.
+        if removed.is_empty() { Err(Fault::Status(StatusCode::FORBIDDEN)) } else { Ok(()) }
+    }
+
+    /// Step by step, so that others need not wait for all of it.
+    async fn dav_remove_folder(&self, visitor: &Visitor, place: &Place) -> Result<(), Fault> {
         const REMOVE: &str = "with next as (select id, name from storage.objects where bucket_id = $1 and name collate \"C\" >= $2 \
             and name collate \"C\" < storage.after_prefix($2) and name collate \"C\" > $3 order by name collate \"C\" limit 1000), \
             removed as (delete from storage.objects o using next where o.id = next.id returning o.name, o.version) \
