@@ -110,23 +110,27 @@ pub async fn own(body: &mut Body) -> Result<Option<Bytes>, Error> {
 #[derive(Debug)]
 pub enum Segment {
     Text(Bytes),
-    /// Bytes of a blob.
-    Blob(BlobId, Range<u64>),
+    /// Bytes of a blob, which has so many in all.
+    Blob {
+        id: BlobId,
+        range: Range<u64>,
+        size_bytes: u64,
+    },
 }
 
 impl Segment {
     fn len(&self) -> u64 {
         match self {
             Self::Text(bytes) => bytes.len() as u64,
-            Self::Blob(_, range) => range.end - range.start,
+            Self::Blob { range, .. } => range.end - range.start,
         }
     }
 }
 
-/// The segments of a range of an object.
-pub fn segments(version: &BlobId, parts: &[Part], range: Range<u64>) -> Vec<Segment> {
+/// The segments of a range of an object, which is this one blob where it has no parts.
+pub fn segments(whole: Part, parts: &[Part], range: Range<u64>) -> Vec<Segment> {
     if parts.is_empty() {
-        return vec![Segment::Blob(*version, range)];
+        return vec![Segment::Blob { id: whole.blob, range, size_bytes: whole.size_bytes }];
     }
     let mut begin = 0;
     let mut segments = Vec::new();
@@ -134,7 +138,8 @@ pub fn segments(version: &BlobId, parts: &[Part], range: Range<u64>) -> Vec<Segm
         let end = begin + part.size_bytes;
         let (from, to) = (range.start.max(begin), range.end.min(end));
         if from < to {
-            segments.push(Segment::Blob(part.blob, from - begin..to - begin));
+            let range = from - begin..to - begin;
+            segments.push(Segment::Blob { id: part.blob, range, size_bytes: part.size_bytes });
         }
         begin = end;
     }
@@ -146,7 +151,7 @@ pub async fn stream(blobs: &Blobs, segments: Vec<Segment>) -> Result<Body, Error
     let mut rest: VecDeque<Segment> = segments.into();
     let left = rest.iter().map(Segment::len).sum();
     let mut current = None;
-    if let Some(Segment::Blob(id, range)) = rest.front() {
+    if let Some(Segment::Blob { id, range, .. }) = rest.front() {
         let reader = blobs.read(id, range.clone()).await?;
         if rest.len() == 1 {
             return Ok(Body::Blob(Box::new(reader)));
@@ -202,7 +207,7 @@ impl http_body::Body for Chain {
                     self.left -= bytes.len() as u64;
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                Some(Segment::Blob(id, range)) => {
+                Some(Segment::Blob { id, range, .. }) => {
                     let blobs = self.blobs.clone();
                     self.opening = Some(Box::pin(async move { blobs.read(&id, range).await }));
                 }
@@ -231,13 +236,14 @@ mod tests {
             (12..13, vec![(1, 2..3)]),
             (34..35, vec![(2, 19..20)]),
         ] {
-            let found: Vec<(usize, Range<u64>)> = segments(&ids[0], &parts, range.clone())
-                .into_iter()
-                .map(|segment| match segment {
-                    Segment::Blob(id, range) => (ids.iter().position(|other| *other == id).unwrap(), range),
-                    Segment::Text(_) => unreachable!("only blobs"),
-                })
-                .collect();
+            let found: Vec<(usize, Range<u64>)> =
+                segments(Part { blob: ids[0], size_bytes: 35 }, &parts, range.clone())
+                    .into_iter()
+                    .map(|segment| match segment {
+                        Segment::Blob { id, range, .. } => (ids.iter().position(|other| *other == id).unwrap(), range),
+                        Segment::Text(_) => unreachable!("only blobs"),
+                    })
+                    .collect();
             assert_eq!(found, expected, "{range:?}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use ntier_backing::blobs::{self, BlobId};
 use ntier_protocol::storage::condition::Verdict;
 use ntier_protocol::storage::error::{Code, Error as Wire};
@@ -20,9 +21,10 @@ use serde_json::json;
 use crate::Storage;
 use crate::body::{self, Body, Segment};
 use crate::error::Error;
+use crate::hot;
 use crate::respond;
 use crate::session::{self, Mode, Request, Work};
-use crate::store::{self, Bucket, Metadata, Object};
+use crate::store::{self, Bucket, Metadata, Object, Part};
 use crate::visitor::{Visitor, place};
 
 /// What `encodeURIComponent` leaves as it is.
@@ -62,7 +64,10 @@ impl Storage {
         loop {
             let object = self.find(visitor, access, &bucket, &key, "storage.object.get_authenticated").await?;
             match self.give(visitor, &object, None).await {
-                Err(error) if is_replaced(&error) && !is_again => is_again = true,
+                Err(error) if is_replaced(&error) && !is_again => {
+                    session::forget();
+                    is_again = true;
+                }
                 answer => return answer,
             }
         }
@@ -82,7 +87,10 @@ impl Storage {
         loop {
             let object = self.find_any(&bucket, &key).await?.ok_or_else(Wire::no_such_key)?;
             match self.give(visitor, &object, Some(expires)).await {
-                Err(error) if is_replaced(&error) && !is_again => is_again = true,
+                Err(error) if is_replaced(&error) && !is_again => {
+                    session::forget();
+                    is_again = true;
+                }
                 answer => return answer,
             }
         }
@@ -174,8 +182,7 @@ impl Storage {
     ) -> Result<Response<Body>, Error> {
         let metadata = &object.metadata;
         let mut response = respond::status(StatusCode::OK);
-        describe(response.headers_mut(), metadata);
-        guard(response.headers_mut(), &metadata.media_type);
+        response.headers_mut().clone_from(object.headers.get_or_init(|| headers(metadata)));
         if let Some(expires) = expires {
             set(response.headers_mut(), header::EXPIRES, &httpdate::fmt_http_date(expires));
             response.headers_mut().remove(header::CACHE_CONTROL);
@@ -222,9 +229,28 @@ impl Storage {
         };
         set(response.headers_mut(), header::CONTENT_LENGTH, &length.to_string());
         if !is_head && length > 0 {
-            *response.body_mut() = body::stream(&self.blobs, segments).await?;
+            *response.body_mut() = self.body(segments).await?;
         }
         Ok(response)
+    }
+
+    /// A piece of a small blob comes from memory.
+    async fn body(&self, segments: Vec<Segment>) -> Result<Body, Error> {
+        let [Segment::Blob { id, range, size_bytes }] = segments.as_slice() else {
+            return body::stream(&self.blobs, segments).await;
+        };
+        if *size_bytes > hot::LARGEST {
+            return body::stream(&self.blobs, segments).await;
+        }
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let range = within(range.start)..within(range.end);
+        if let Some(bytes) = self.hot.get(id) {
+            return Ok(body::full(bytes.slice(range)));
+        }
+        let bytes = self.blobs.read(id, 0..*size_bytes).await?.collect().await;
+        let bytes = bytes.map_err(blobs::Error::from)?.to_bytes();
+        self.hot.put(*id, bytes.clone());
+        Ok(body::full(bytes.slice(range)))
     }
 }
 
@@ -252,7 +278,7 @@ fn multipart(object: &Object, ranges: &[Range<u64>], boundary: &str) -> Result<(
 /// The pieces of a range of the object.
 pub(crate) fn segments(object: &Object, range: Range<u64>) -> Result<Vec<Segment>, Error> {
     let version = BlobId::parse(&object.version).ok_or_else(Wire::no_such_key)?;
-    Ok(body::segments(&version, &object.parts, range))
+    Ok(body::segments(Part { blob: version, size_bytes: object.metadata.size_bytes }, &object.parts, range))
 }
 
 /// A blob may be replaced between its row and its reading: then the row is read again.
@@ -262,6 +288,14 @@ fn is_replaced(error: &Error) -> bool {
 
 fn content_range(range: &Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
+}
+
+/// What each response says of the file.
+fn headers(metadata: &Metadata) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    describe(&mut headers, metadata);
+    guard(&mut headers, &metadata.media_type);
+    headers
 }
 
 /// What a response says of the file.

@@ -10,6 +10,7 @@ mod dav;
 mod declare;
 mod download;
 mod error;
+mod hot;
 mod jobs;
 mod list;
 mod lookup;
@@ -43,6 +44,7 @@ pub use store::{Metadata, Object};
 pub use sweep::{Swept, sweep};
 
 use download::Access;
+use hot::Hot;
 use lookup::Lookups;
 use render::Studio;
 use visitor::Visitor;
@@ -91,6 +93,7 @@ pub struct Storage {
     signer: Signer,
     studio: Studio,
     lookups: Lookups,
+    hot: Hot,
     /// There is a job to do.
     jobs: Notify,
     /// `None` where S3 is switched off.
@@ -109,7 +112,8 @@ impl Storage {
         let studio = Studio::new(settings.image_places);
         let signer = Signer::new(jwt_secret);
         let (lookups, jobs) = (Lookups::default(), Notify::new());
-        Self { database, blobs, settings, doorkeeper, signer, studio, lookups, jobs, s3: None }
+        let hot = Hot::default();
+        Self { database, blobs, settings, doorkeeper, signer, studio, lookups, hot, jobs, s3: None }
     }
 
     /// Takes requests by S3's protocol too.

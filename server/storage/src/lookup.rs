@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ntier_backing::database::{Answer, Database, Row};
 use ntier_protocol::storage::name::{BucketId, ObjectKey};
@@ -19,6 +20,10 @@ use crate::store::{self, Object};
 
 /// Places that one statement asks for.
 const MOST: usize = 256;
+/// How long an answer is kept, from when it was asked for. It saves most where many want the same; the longer, the older is what other nodes give.
+const MOMENT: Duration = Duration::from_millis(10);
+/// Answers that are kept.
+const KEPT: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
@@ -42,8 +47,32 @@ pub struct Lookups([Arc<Mutex<Queue>>; QUEUES]);
 
 #[derive(Debug, Default)]
 struct Queue {
+    kept: HashMap<Place, Kept>,
     waiting: HashMap<Place, Vec<oneshot::Sender<Told>>>,
     is_running: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    found: Found,
+    since: Since,
+}
+
+/// The state that an answer is of.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    asked: Instant,
+    writes: u64,
+}
+
+impl Since {
+    fn now() -> Self {
+        Self { asked: Instant::now(), writes: session::writes() }
+    }
+
+    fn holds(self, now: Self) -> bool {
+        self.writes == now.writes && now.asked.duration_since(self.asked) < MOMENT
+    }
 }
 
 /// Threads that have one of their own.
@@ -59,13 +88,16 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 }
 
 impl Lookups {
-    /// What is at the place by a statement that begins after this call.
+    /// What is at the place: by a statement that begins after this call, or that began a moment ago.
     pub async fn find(&self, database: &Database, bucket: &BucketId, key: &ObjectKey) -> Result<Found, Error> {
         let place = Place { bucket: bucket.clone(), key: key.clone() };
         let (sender, told) = oneshot::channel();
         let queue = &self.0[THREAD.with(|thread| thread % QUEUES)];
         let begins = {
             let mut queue = lock(queue);
+            if let Some(kept) = queue.kept.get(&place).filter(|kept| kept.since.holds(Since::now())) {
+                return Ok(kept.found.clone());
+            }
             queue.waiting.entry(place).or_default().push(sender);
             !std::mem::replace(&mut queue.is_running, true)
         };
@@ -90,10 +122,16 @@ struct Running {
 impl Running {
     async fn run(mut self, database: Database) {
         while let Some(batch) = self.next() {
+            let since = Since::now();
             match ask(&database, batch.keys()).await {
                 Ok(found) => {
-                    for (senders, found) in batch.into_values().zip(found) {
-                        tell(senders, &Ok(found));
+                    let mut queue = lock(&self.queue);
+                    if queue.kept.len() > KEPT {
+                        queue.kept.clear();
+                    }
+                    for ((place, senders), found) in batch.into_iter().zip(found) {
+                        tell(senders, &Ok(found.clone()));
+                        queue.kept.insert(place, Kept { found, since });
                     }
                 }
                 Err(error) => {

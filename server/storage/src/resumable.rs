@@ -165,7 +165,11 @@ impl Storage {
         let has_bytes = visitor.header(&header::CONTENT_TYPE) == Some(tus::MEDIA_TYPE);
         if has_bytes || upload.size == Some(0) {
             let body = if has_bytes { body } else { body::empty() };
-            self.take(&mut upload, checksum(visitor)?, body).await?;
+            match self.take(&mut upload, checksum(visitor)?, body).await {
+                // The upload is there, with what has come.
+                Ok(_) | Err(Error::Broken(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
         let mut response = respond::status(StatusCode::CREATED);
         let headers = response.headers_mut();
@@ -229,8 +233,11 @@ impl Storage {
         if !upload.is_complete {
             let Upload { bucket, key, description, .. } = &upload;
             self.may(visitor, &uploader, bucket, key, description, "storage.tus.upload.part").await?;
-            if !self.take(&mut upload, checksum(visitor)?, body).await? {
-                return Ok(conflict(upload.offset));
+            match self.take(&mut upload, checksum(visitor)?, body).await {
+                Ok(true) => {}
+                // What has come of a body that broke off, or was too slow, is kept: a client that is still there goes on behind it.
+                Ok(false) | Err(Error::Broken(_)) => return Ok(conflict(upload.offset)),
+                Err(error) => return Err(error),
             }
         }
         let mut response = respond::status(StatusCode::NO_CONTENT);
@@ -338,7 +345,7 @@ impl Storage {
         let last = pieces.last().filter(|piece| piece.size_bytes < SMALL).cloned();
         if let Some(last) = &last {
             let part = Part { blob: last.blob, size_bytes: last.size_bytes };
-            let segments = body::segments(&last.blob, &[part], 0..last.size_bytes);
+            let segments = body::segments(part, &[], 0..last.size_bytes);
             let mut bytes = body::stream(&self.blobs, segments).await?;
             while let Some(bytes) = body::own(&mut bytes).await? {
                 writer.write(bytes).await?;

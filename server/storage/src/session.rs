@@ -2,6 +2,7 @@
 //! finish by itself. Nothing is decided here.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,18 @@ use crate::visitor::Visitor;
 
 /// No statement of a request takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often something was changed here; counted before anybody is told of it.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+pub fn writes() -> u64 {
+    WRITES.load(Ordering::SeqCst)
+}
+
+/// Something was changed elsewhere: what is known of rows does not hold any more.
+pub fn forget() {
+    WRITES.fetch_add(1, Ordering::SeqCst);
+}
 
 /// A statement; `None` is null.
 pub fn sql(text: &str, parameters: &[Option<&str>]) -> Statement {
@@ -105,7 +118,11 @@ pub async fn as_caller(
         deadline: DEADLINE,
         company: if mode == Mode::Write { Company::Flush } else { Company::None },
     };
-    let mut answer = database.run(batch).await?;
+    let answer = database.run(batch).await;
+    if mode == Mode::Write {
+        forget();
+    }
+    let mut answer = answer?;
     // What becomes the caller says nothing.
     answer.results.drain(service..service + become_caller);
     Ok(answer)
@@ -140,5 +157,7 @@ pub async fn finish(database: &Database, statements: Vec<Statement>) -> Result<A
         deadline: DEADLINE,
         ..Batch::default()
     };
-    Ok(database.run(batch).await?)
+    let answer = database.run(batch).await;
+    forget();
+    Ok(answer?)
 }

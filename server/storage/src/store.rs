@@ -1,7 +1,9 @@
 //! Rows as facts: buckets and objects, and the statements that read and write them. Nothing is decided here.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
 use ntier_backing::blobs::BlobId;
 use ntier_backing::database::{Answer, Row, Statement};
 use ntier_protocol::storage::name::{BucketId, ObjectKey};
@@ -59,10 +61,12 @@ pub struct Object {
     pub updated_at: String,
     /// Where it is made of several blobs.
     pub parts: Vec<Part>,
+    /// What responses say of it, once somebody was told.
+    pub headers: OnceLock<HeaderMap>,
 }
 
 /// A piece of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     pub blob: BlobId,
     pub size_bytes: u64,
@@ -94,6 +98,7 @@ impl Object {
             created_at: text(5).unwrap_or_default(),
             updated_at: text(6).unwrap_or_default(),
             parts: Vec::new(),
+            headers: OnceLock::new(),
         })
     }
 

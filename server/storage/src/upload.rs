@@ -172,7 +172,7 @@ impl Storage {
         let mut beginning = Beginning::new(said, bucket);
         let size: u64 = parts.iter().map(|part| part.size_bytes).sum();
         let (Some(first), true) = (parts.first().filter(|_| size > 0), beginning.matters()) else { return Ok(()) };
-        let segments = body::segments(&first.blob, parts, 0..size.min(Beginning::LENGTH as u64));
+        let segments = body::segments(*first, parts, 0..size.min(Beginning::LENGTH as u64));
         let mut bytes = body::stream(&self.blobs, segments).await?;
         while let Some(bytes) = body::own(&mut bytes).await? {
             beginning.look(&bytes)?;

@@ -25,6 +25,9 @@ on_both!(
     limits_of_buckets,
     pictures_are_made,
     jobs_remove_and_move_whole_folders,
+    large_files_come_back_as_they_went,
+    whoever_asks_at_once_is_told_what_is_there,
+    security_f1_the_files_of_a_user_have_a_quota,
 );
 
 /// Makes a bucket as the service.
@@ -445,6 +448,9 @@ fn pictures_are_made(world: &mut World) {
     assert_eq!(webp.header("content-type"), Some("image/webp"));
     assert!(webp.header("vary").is_some_and(|vary| vary.contains("Accept")));
     assert_eq!(render("*/*", "width=50&height=50").body, jpeg.body, "the same again");
+    let avif = render("*/*", "width=20&format=avif");
+    assert_eq!((avif.header("content-type"), avif.body.get(4..12)), (Some("image/avif"), Some(&b"ftypavif"[..])));
+    assert_eq!(render("image/avif", "width=20").header("content-type"), Some("image/jpeg"), "AVIF is to be asked for");
     for wrong in ["width=x", "quality=5", "resize=twist", "format=exe", "gravity=up"] {
         assert_eq!(refusal(&render("*/*", wrong)).0, "400", "{wrong}");
     }
@@ -459,6 +465,89 @@ fn pictures_are_made(world: &mut World) {
     assert!(url.starts_with("/render/image/sign/pictures/a.bmp?token="), "{url}");
     let made = world.files(&Who::Nobody, &format!("GET {url}&width=2000")).send();
     assert_eq!(made.header("x-transformations"), Some("height:10,width:20,resizing_type:fill"));
+}
+
+/// Such files leave the node another way than small ones do.
+fn large_files_come_back_as_they_went(world: &mut World) {
+    bucket(world, "films", json!({ "public": true }));
+    let film: Vec<u8> = (0..5_000_000_u32).map(|at| (at ^ (at >> 8)).to_le_bytes()[0]).collect();
+    let put = world.files(&Who::Service, "POST /object/films/film").body("video/x", film.clone()).send();
+    assert_eq!(put.status, 200, "{}", put.text());
+    let get = || world.files(&Who::Nobody, "GET /object/public/films/film");
+    assert!(get().send().body == film);
+    let (first, last) = (70_001, 4_999_998);
+    let part = get().header("range", &format!("bytes={first}-{last}")).send();
+    assert!(part.status == 206 && part.body == film[first..=last]);
+    let two = get().header("range", "bytes=5-1000004,2000000-4000000").send();
+    let begins = two.body.windows(8).position(|bytes| bytes == &film[5..13]).unwrap();
+    assert!(two.status == 206 && two.body[begins..begins + 1_000_000] == film[5..1_000_005]);
+    let copied = json!({ "bucketId": "films", "sourceKey": "film", "destinationKey": "copy" });
+    assert_eq!(world.files(&Who::Service, "POST /object/copy").json(&copied).send().status, 200);
+    assert!(world.files(&Who::Nobody, "GET /object/public/films/copy").send().body == film);
+}
+
+/// Look-ups of public files are gathered: nobody is told of another's file, nor of what was there before.
+fn whoever_asks_at_once_is_told_what_is_there(world: &mut World) {
+    bucket(world, "open", json!({ "public": true }));
+    bucket(world, "closed", json!({}));
+    for number in 0..10 {
+        put(world, &format!("open/{number}"), &number.to_string());
+        put(world, &format!("closed/{number}"), "secret");
+    }
+    let world = &*world;
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || {
+                for turn in 0..50 {
+                    let number = (thread + turn) % 12;
+                    let found = world.files(&Who::Nobody, &format!("GET /object/public/open/{number}")).send();
+                    let expected = if number < 10 { number.to_string() } else { "Object not found".into() };
+                    assert!(found.text().contains(&expected), "{number}: {}", found.text());
+                    let closed = world.files(&Who::Nobody, &format!("GET /object/public/closed/{number}")).send();
+                    assert_eq!(refusal(&closed).1, "Bucket not found");
+                    // What was acknowledged is what is read next.
+                    let own = format!("open/own {thread}");
+                    let put = world.files(&Who::Service, &format!("POST /object/{own}")).header("x-upsert", "true");
+                    assert_eq!(put.body("text/plain", turn.to_string()).send().status, 200);
+                    let found = world.files(&Who::Nobody, &format!("GET /object/public/{own}")).send();
+                    assert_eq!(found.text(), turn.to_string());
+                }
+            });
+        }
+    });
+}
+
+fn security_f1_the_files_of_a_user_have_a_quota(world: &mut World) {
+    let world = World::start_with(world.backend, &["--storage-user-quota", "1000B"]);
+    bucket(&world, "private", json!({}));
+    world.sql(POLICIES);
+    let (one, two) = (Who::user(1), Who::user(2));
+    let put = |who: &Who, name: &str, bytes: usize| {
+        let Who::User(id) = who else { unreachable!() };
+        let line = format!("POST /object/private/{id}/{name}");
+        world.files(who, &line).header("x-upsert", "true").body("text/plain", vec![b'x'; bytes]).send()
+    };
+    assert_eq!(put(&one, "a", 600).status, 200);
+    let refused = put(&one, "b", 401);
+    assert_eq!(refusal(&refused), ("413".into(), "The files of a user may take 1000 bytes in all".into()));
+    assert_eq!(put(&one, "b", 400).status, 200);
+    assert_eq!(put(&one, "a", 601).status, 400, "what is replaced does not count, and what replaces it does");
+    assert_eq!(put(&one, "a", 599).status, 200);
+    assert_eq!(put(&two, "a", 1000).status, 200, "each has a quota of their own");
+    let Who::User(id) = &one else { unreachable!() };
+    let copied = json!({ "bucketId": "private", "sourceKey": format!("{id}/a"), "destinationKey": format!("{id}/c") });
+    assert_eq!(refusal(&world.files(&one, "POST /object/copy").json(&copied).send()).0, "413");
+    assert_eq!(world.files(&one, &format!("DELETE /object/private/{id}/a")).send().status, 200);
+    let at_once: Vec<u16> = std::thread::scope(|scope| {
+        let tries: Vec<_> =
+            (0..6).map(|n| scope.spawn(move || put(&Who::user(1), &format!("d{n}"), 200).status)).collect();
+        tries.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(at_once.iter().filter(|status| **status == 200).count(), 3, "{at_once:?}");
+    assert_eq!(
+        world.files(&Who::Service, "POST /object/private/much").body("text/plain", vec![b'x'; 5000]).send().status,
+        200
+    );
 }
 
 fn jobs_remove_and_move_whole_folders(world: &mut World) {
