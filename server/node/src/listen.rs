@@ -207,7 +207,7 @@ where
         let node = node.clone();
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let (node, boundary, spans) = (node.clone(), boundary.clone(), spans.clone());
+            let (node, boundary, spans) = (node.clone(), boundary.next(), spans.clone());
             async move { Ok::<_, Infallible>(handle(&node, request, boundary, spans).await) }
         })
     };

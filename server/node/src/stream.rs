@@ -126,13 +126,13 @@ impl http_body::Body for Inbound {
 }
 
 impl Drop for Inbound {
-    /// Whoever is refused early is read on for a while, so that the refusal is seen; then the connection ends.
+    /// Whoever is refused early is read on for a while, so that the refusal is seen; then the connection ends. Where the next request
+    /// begins is not said: it may have come with the rest of this one.
     fn drop(&mut self) {
         let Some(mut incoming) = self.incoming.take() else { return };
         if self.expectation.is_open() {
             return;
         }
-        let boundary = self.boundary.clone();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(tokio::time::timeout(LINGER, async move {
             let mut left = LINGER_BYTES;
@@ -143,7 +143,6 @@ impl Drop for Inbound {
                     None => return,
                 }
             }
-            boundary.reached();
         }));
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,12 +15,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Says that the next bytes begin a request. A client that does not wait for its answer before the next request has to encode by
 /// itself.
 #[derive(Debug, Clone)]
-pub struct Boundary(Arc<AtomicBool>);
+pub struct Boundary {
+    in_line: Arc<AtomicBool>,
+    /// The requests that have begun.
+    count: Arc<AtomicUsize>,
+    /// Of them, the one whose end this is.
+    number: usize,
+}
 
 impl Boundary {
-    /// The request was read to its end.
+    /// A request's first line was read; gives its end.
+    pub fn next(&self) -> Self {
+        self.in_line.store(false, Ordering::Relaxed);
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { number, ..self.clone() }
+    }
+
+    /// The request was read to its end. Whoever says so too late says nothing: bytes of the next one are no line any more.
     pub fn reached(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        if self.count.load(Ordering::Relaxed) == self.number {
+            self.in_line.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -38,7 +53,8 @@ pub struct Encoded<S> {
 impl<S> Encoded<S> {
     pub fn new(stream: S) -> (Self, Boundary) {
         let in_line = Arc::new(AtomicBool::new(true));
-        (Self { stream, in_line: in_line.clone(), begun: false, left: Vec::new() }, Boundary(in_line))
+        let boundary = Boundary { in_line: in_line.clone(), count: Arc::default(), number: 0 };
+        (Self { stream, in_line, begun: false, left: Vec::new() }, boundary)
     }
 
     /// Encodes what has come into the buffer, as far as it belongs to the line.
@@ -160,5 +176,18 @@ mod tests {
         for step in [1, 3, 7, 64] {
             assert_eq!(read(&requests, step), expected, "in steps of {step}");
         }
+    }
+
+    #[test]
+    fn what_follows_a_line_is_left_alone_however_late_its_predecessor_ends() {
+        let (stream, boundary) = Encoded::new(io::empty());
+        let first = boundary.next();
+        let second = boundary.next();
+        first.reached();
+        assert!(!stream.in_line.load(Ordering::Relaxed), "the body of the second may come");
+        second.reached();
+        assert!(stream.in_line.load(Ordering::Relaxed));
+        boundary.next();
+        assert!(!stream.in_line.load(Ordering::Relaxed), "its line was read with what was before it");
     }
 }
