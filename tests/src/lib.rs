@@ -15,6 +15,7 @@ pub mod python;
 pub mod s3;
 pub mod service;
 pub mod template;
+pub mod tus;
 pub mod wire;
 pub mod world;
 

@@ -2,16 +2,20 @@
 // killed at any moment and started again.
 //
 // The environment says what and where: ENDPOINT, TOKEN (a user's, or the secret key) or SIGNATURE (of a signed URL for the upload), FILE,
-// BUCKET, OBJECT, CHUNK (bytes), UPSERT, DEFER (the length is said last), and MEMORY: the file in which it remembers the upload.
+// BUCKET, OBJECT, CHUNK (bytes), UPSERT, DEFER (the length is said last), PATIENCE (how often it tries again without progress), and MEMORY:
+// the file in which it remembers the upload.
 
 import { createReadStream } from "node:fs";
+import { PassThrough } from "node:stream";
 import { FileUrlStorage, Upload } from "tus-js-client";
 
-const { ENDPOINT, TOKEN, SIGNATURE, FILE, BUCKET, OBJECT, CHUNK, UPSERT, DEFER, MEMORY } = process.env;
+const { ENDPOINT, TOKEN, SIGNATURE, FILE, BUCKET, OBJECT, CHUNK, UPSERT, DEFER, PATIENCE, MEMORY } = process.env;
 
 let begun = false;
-const upload = new Upload(createReadStream(FILE), {
-  endpoint: ENDPOINT,
+const file = createReadStream(FILE);
+// Of a file it knows the length.
+const upload = new Upload(DEFER ? file.pipe(new PassThrough()) : file, {
+  endpoint: SIGNATURE ? `${ENDPOINT}/sign` : ENDPOINT,
   headers: {
     ...(TOKEN && { apikey: TOKEN, authorization: `Bearer ${TOKEN}` }),
     ...(SIGNATURE && { "x-signature": SIGNATURE }),
@@ -24,7 +28,7 @@ const upload = new Upload(createReadStream(FILE), {
   urlStorage: new FileUrlStorage(MEMORY),
   removeFingerprintOnSuccess: true,
   // A node that is away for seconds is waited for.
-  retryDelays: Array(200).fill(100),
+  retryDelays: Array(Number(PATIENCE ?? 200)).fill(100),
   onProgress(sent) {
     if (!begun) console.log(`from ${sent}`);
     begun = true;
@@ -36,11 +40,11 @@ const upload = new Upload(createReadStream(FILE), {
   },
   onError(error) {
     console.error(String(error));
-    process.exit(1);
+    process.exitCode = 1;
   },
   onSuccess() {
+    // What it remembers of the upload is forgotten after this.
     console.log("done");
-    process.exit(0);
   },
 });
 

@@ -2,11 +2,11 @@
 //! stopped, and comes to its end bit-identical.
 
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use ntier_tests::node::{Node, send};
 use ntier_tests::wire::Wire;
-use ntier_tests::{Backend, Who, World, directory, npm};
+use ntier_tests::{Backend, Who, World, tus};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -85,25 +85,15 @@ fn is_interrupted(backend: Backend, interruptions: &[Interruption]) {
     let mut get = world.files(&Who::Nobody, "GET /object/public/films/a film.bin");
     get.move_to(&world.node.url, &nodes.last().unwrap_or(&world.node).url);
     let got = get.send();
-    assert!(got.status == 200 && got.body == bytes(), "{} {}", got.status, got.body.len());
+    assert!(got.status == 200 && got.body == tus::film(FILE), "{} {}", got.status, got.body.len());
     assert_eq!((got.header("content-type"), got.header("cache-control")), (Some("video/x"), Some("max-age=60")));
     let uploads = world.sql("select offset_bytes, completed_at is not null as complete from ntier.storage_uploads");
     assert_eq!(uploads, json!([{ "offset_bytes": FILE, "complete": true }]), "it was begun once");
     println!("{said}");
 }
 
-fn bytes() -> Vec<u8> {
-    let mut state = 1_u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..FILE).map(next).collect()
-}
-
 /// Starts clients, one after the other, that know what the ones before have done.
 struct Sender {
-    program: PathBuf,
     file: PathBuf,
     memory: PathBuf,
     key: String,
@@ -111,20 +101,14 @@ struct Sender {
 
 impl Sender {
     fn new(world: &World) -> Self {
-        let program = directory::repository().join("tests/clients/tus");
-        npm::install(&program);
-        let scratch = world.scratch();
-        let file = scratch.join("film.bin");
-        std::fs::write(&file, bytes()).unwrap();
-        Self { program, file, memory: scratch.join("uploads.json"), key: world.key("secret_key").to_owned() }
+        let (file, memory) = (world.scratch().join("film.bin"), world.scratch().join("uploads.json"));
+        std::fs::write(&file, tus::film(FILE)).unwrap();
+        Self { file, memory, key: world.key("secret_key").to_owned() }
     }
 
     fn start(&self, url: &str) -> Child {
-        let mut command = npm::command("node", &self.program);
-        command.arg("upload.mjs").env("ENDPOINT", format!("{url}/storage/v1/upload/resumable")).env("TOKEN", &self.key);
-        command.env("FILE", &self.file).env("BUCKET", "films").env("OBJECT", "a film.bin");
-        command.env("CHUNK", CHUNK.to_string()).env("MEMORY", &self.memory);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("there is Node.js")
+        let mut command = tus::client(url, &self.file, CHUNK, &self.memory);
+        command.env("OBJECT", "a film.bin").env("TOKEN", &self.key).spawn().expect("there is Node.js")
     }
 }
 

@@ -73,6 +73,7 @@ codes! {
     NotImplemented => 501 "A header or query you provided implies functionality that is not implemented.",
     PreconditionFailed => 412 "At least one of the preconditions that you specified did not hold.",
     RequestTimeTooSkewed => 403 "The difference between the request time and the server's time is too large.",
+    RequestTimeout => 400 "Your socket connection to the server was not read from or written to within the timeout period.",
     ResourceLocked => 423 "The resource is locked",
     ResourceNotEmpty => 409 "The bucket you tried to delete is not empty",
     ResourceReferenced => 409 "The bucket is referenced by a pending multipart upload.",

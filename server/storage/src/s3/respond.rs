@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Fault;
 use crate::body::{self, Body};
+use crate::error::Error;
 
 pub(super) fn xml(document: String) -> Response<Body> {
     let mut response = Response::new(body::full(document));
@@ -53,6 +54,8 @@ pub(super) fn metadata(headers: &mut HeaderMap, metadata: Option<&Value>) {
 fn error(fault: &Fault) -> s3::Error {
     let wire = match fault {
         Fault::S3(error) => return error.clone(),
+        // By this code clients know that they may send it again.
+        Fault::Storage(Error::Broken(_)) => return Code::RequestTimeout.into(),
         Fault::Storage(error) => error.wire(),
     };
     let code = match wire.code {

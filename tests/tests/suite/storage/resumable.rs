@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ntier_tests::ask::Answer;
-use ntier_tests::{Who, World, on_both};
+use ntier_tests::world::now;
+use ntier_tests::{Who, World, on_both, tus};
 use serde_json::json;
 
 use super::{POLICIES, bucket, refusal};
@@ -24,6 +25,7 @@ on_both!(
     lengths_are_held,
     security_f1_a_page_in_pieces_is_no_picture,
     security_f5_uploads_expire,
+    tus_js_client_sends_as_supabase_has_it,
 );
 
 const BYTES: &str = "application/offset+octet-stream";
@@ -233,23 +235,23 @@ fn of_two_who_send_the_same_the_last_goes_on(world: &mut World) {
     bucket(world, "files", json!({ "public": true }));
     let who = Who::Service;
     let address = address(&begin(world, &who, "a", 400_000));
-    let mut first = slow_patch(world, &address, 0, 400_000, &[1; 200_000]);
+    let mut first = slow_patch(world, &address, 0, 400_000, &[1_u8].repeat(200_000));
     let held = "select taken_by is not null as held from ntier.storage_uploads";
     ntier_tests::until("the first holds it", || world.sql(held)[0]["held"] == true);
     assert_eq!(offset(world, &who, &address), Some(0), "to ask does not disturb");
-    assert_eq!(patch(world, &who, &address, 0, &[2; 300_000]).status, 204);
-    first.write_all(&[1; 200_000]).unwrap();
+    assert_eq!(patch(world, &who, &address, 0, &[2_u8].repeat(300_000)).status, 204);
+    first.write_all(&[1_u8].repeat(200_000)).unwrap();
     let mut refused = String::new();
     first.read_to_string(&mut refused).unwrap();
     assert!(refused.starts_with("HTTP/1.1 409"), "{refused}");
     assert_eq!(offset(world, &who, &address), Some(300_000));
     // One that breaks off keeps what came, and the next goes on there.
-    let broken = slow_patch(world, &address, 300_000, 100_000, &[2; 60_000]);
+    let broken = slow_patch(world, &address, 300_000, 100_000, &[2_u8].repeat(60_000));
     broken.shutdown(std::net::Shutdown::Both).unwrap();
     ntier_tests::until("what came is kept", || offset(world, &who, &address) == Some(360_000));
-    assert_eq!(patch(world, &who, &address, 360_000, &[2; 40_000]).status, 204);
+    assert_eq!(patch(world, &who, &address, 360_000, &[2_u8].repeat(40_000)).status, 204);
     let got = world.files(&Who::Nobody, "GET /object/public/files/a").send();
-    assert!(got.body == [2; 400_000], "{}", got.status);
+    assert!(got.body == [2_u8].repeat(400_000), "{}", got.status);
     ntier_tests::until("nothing is left of the first", || super::blobs(world) == 2);
 }
 
@@ -367,4 +369,48 @@ fn security_f5_uploads_expire(world: &mut World) {
         select name, gen_random_uuid(), '', 'files', name, at from (values ('old', now() - interval '25 hours'), ('new', now())) v (name, at)");
     let left = "select id from storage.s3_multipart_uploads";
     ntier_tests::until("the old one is given up", || world.sql(left) == json!([{ "id": "new" }]));
+}
+
+/// In chunks of 6 MB, as a user with a policy, with and without `x-upsert`, by a signed URL, and with a length that is said last.
+fn tus_js_client_sends_as_supabase_has_it(world: &mut World) {
+    bucket(world, "films", json!({}));
+    world.sql(&POLICIES.replace("'private'", "'films'"));
+    let user = Who::user(1);
+    let Who::User(id) = &user else { unreachable!() };
+    let token =
+        world.token(&json!({ "sub": id, "role": "authenticated", "aud": "authenticated", "exp": now() + 3600 }));
+    let file = world.scratch().join("film.bin");
+    let send = |name: &str, size: usize, said: &[(&str, &str)]| {
+        std::fs::write(&file, tus::film(size)).unwrap();
+        let memory = world.scratch().join(format!("{}.json", name.replace('/', "-")));
+        let mut client = tus::client(&world.node.url, &file, 6 << 20, &memory);
+        let output = client.env("OBJECT", name).envs(said.iter().copied()).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let is_there = |name: &str, size: usize| {
+        let got = world.files(&user, &format!("GET /object/authenticated/films/{name}")).send();
+        assert!(got.status == 200 && got.body == tus::film(size), "{name}: {} {}", got.status, got.body.len());
+        let info = world.files(&user, &format!("GET /object/info/films/{name}")).send().json();
+        assert_eq!((&info["content_type"], &info["metadata"]), (&json!("video/x"), &json!({ "by": "tus" })));
+    };
+    let (own, as_user) = (format!("{id}/film"), ("TOKEN", token.as_str()));
+    let (is_fine, said) = send(&own, 14 << 20, &[as_user]);
+    assert!(is_fine && said.ends_with("done\n") && !said.contains("retries"), "{said}");
+    is_there(&own, 14 << 20);
+    let (is_fine, said) = send(&own, 100, &[as_user, ("PATIENCE", "0")]);
+    assert!(!is_fine && said.contains("409"), "{said}");
+    let (is_fine, said) = send(&own, 7 << 20, &[as_user, ("UPSERT", "true")]);
+    assert!(is_fine, "{said}");
+    is_there(&own, 7 << 20);
+    let (is_fine, said) = send("somebody else's", 100, &[as_user]);
+    assert!(!is_fine && said.contains("403"), "{said}");
+    let deferred = format!("{id}/deferred");
+    let (is_fine, said) = send(&deferred, 13 << 20, &[as_user, ("DEFER", "true")]);
+    assert!(is_fine, "{said}");
+    is_there(&deferred, 13 << 20);
+    let signed = format!("{id}/signed");
+    let token = world.files(&user, &format!("POST /object/upload/sign/films/{signed}")).send().json();
+    let (is_fine, said) = send(&signed, 8 << 20, &[("SIGNATURE", token["token"].as_str().unwrap())]);
+    assert!(is_fine, "{said}");
+    is_there(&signed, 8 << 20);
 }
