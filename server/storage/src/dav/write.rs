@@ -11,7 +11,7 @@ use ntier_protocol::storage::name::ObjectKey;
 
 use super::locks::{Change, Lock};
 use super::place::{self, Place};
-use super::{Answer, Fault, Kind, any_below, depth, refused};
+use super::{Answer, Fault, Kind, any_below, depth, plain, refused};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::download::{Access, set};
@@ -51,11 +51,20 @@ impl Upload {
 
 impl Storage {
     pub(super) async fn dav_get(&self, visitor: &Visitor, place: &Place) -> Answer {
-        if place.path.is_empty() || place.with_slash {
-            return Err(Fault::Status(StatusCode::METHOD_NOT_ALLOWED));
+        if !place.path.is_empty() && !place.with_slash {
+            let steps: Vec<String> = place.path.split('/').map(str::to_owned).collect();
+            match self.download(visitor, Access::Caller, place.bucket.as_str(), &steps).await {
+                Err(error) if error.wire().code == Code::NoSuchKey => {}
+                found => return Ok(found?),
+            }
         }
-        let steps: Vec<String> = place.path.split('/').map(str::to_owned).collect();
-        Ok(self.download(visitor, Access::Caller, place.bucket.as_str(), &steps).await?)
+        // Some clients ask so whether a folder is there.
+        match self.dav_look(visitor, place).await?.kind {
+            Kind::Folder => {
+                Ok(plain(StatusCode::OK, "A folder. File managers and other clients of WebDAV show what is in it.\n"))
+            }
+            Kind::File(_) | Kind::Nothing => Err(Wire::no_such_key().into()),
+        }
     }
 
     pub(super) async fn dav_put(&self, visitor: &Visitor, place: &Place, body: Body) -> Answer {
