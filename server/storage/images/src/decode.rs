@@ -56,7 +56,8 @@ pub fn open<'a>(input: &'a [u8], limits: &Limits) -> Result<Source<'a>, Error> {
             // The samples of a lossy frame and its alpha; or all four channels, of which three are given.
             Format::Webp => pixels * 4,
             // A frame that is smaller than the canvas. The picture as it is stored, and its strips or tiles.
-            Format::Gif | Format::Tiff => pixels.saturating_mul(8).min(decoder.total_bytes() * 2),
+            Format::Gif => pixels.saturating_mul(8).min(decoder.total_bytes() * 2),
+            Format::Tiff => tiff_values_bytes(input) + pixels.saturating_mul(8).min(decoder.total_bytes() * 2),
             Format::Png | Format::Bmp | Format::Heif | Format::Svg => 0,
         };
     // Where it cannot be read it is none, as programs that show pictures have it.
@@ -89,9 +90,18 @@ fn check(input: &[u8], format: Format, limits: &Limits) -> Result<bool, Error> {
         Format::Jpeg if headers::jpeg(input).is_in_parts => {
             Err(Error::UnsupportedKind { format, what: "a scan for each colour".to_owned() })
         }
+        Format::Tiff if headers::tiff_values(input).is_none() => Err(Error::Broken(None)),
+        Format::Tiff if tiff_values_bytes(input) > limits.memory_bytes => {
+            Err(Error::TooMuchMemory { needed_bytes: tiff_values_bytes(input), limit_bytes: limits.memory_bytes })
+        }
         Format::Jpeg | Format::Bmp | Format::Tiff => Ok(false),
         Format::Heif | Format::Svg => Err(Error::Unsupported(format)),
     }
+}
+
+/// Of the longest field: as it is read, and as numbers.
+fn tiff_values_bytes(input: &[u8]) -> u64 {
+    headers::tiff_values(input).unwrap_or_default().saturating_mul(32)
 }
 
 fn decoder(input: &[u8], format: Format) -> Result<Box<dyn ImageDecoder + '_>, ImageError> {
