@@ -60,10 +60,8 @@ impl Visitor {
     pub fn caller(&self) -> Result<&Caller, Error> {
         match &self.who {
             Ok(Some(caller)) => Ok(caller),
-            Ok(None) => {
-                let message = "headers must have required property 'authorization'";
-                Err(Wire::new(Code::InvalidRequest, message).into())
-            }
+            // Supabase's gateway hands on an empty token, and storage-api says this of it.
+            Ok(None) => Err(Wire::new(Code::AccessDenied, "Invalid Compact JWS").into()),
             Err(refusal) => Err(refusal.clone().into()),
         }
     }
