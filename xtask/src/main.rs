@@ -17,6 +17,7 @@ cargo xtask <command>
            --quick, --json FILE, and --binary PATH for a build that is there already
            `bench auth`: sign-in beside bcrypt and the data API, what others notice of it, and what the time of an answer
            tells; the same flags, and --requests N
+           `bench files`: downloads beside nginx, uploads beside a plain copy, the memory of large files; the same flags
            `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";
