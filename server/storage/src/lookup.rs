@@ -22,8 +22,8 @@ use crate::store::{self, Object};
 const MOST: usize = 256;
 /// How long an answer is kept, from when it was asked for. It saves most where many want the same; the longer, the older is what other nodes give.
 const MOMENT: Duration = Duration::from_millis(10);
-/// Answers that are kept.
-const KEPT: usize = 4096;
+/// Answers that are kept by each thread.
+const KEPT: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
