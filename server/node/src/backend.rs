@@ -101,7 +101,7 @@ impl Backend {
     }
 
     async fn file(&self, storage: &Storage, path: &str, mut request: Request<Body>) -> Response<Body> {
-        if behind(path, "/dav").is_some() {
+        if storage.takes_passwords(path) {
             let address = self.address(&request);
             if let Err(refusal) = Box::pin(basic::to_bearer(request.headers_mut(), self.auth.as_ref(), address)).await {
                 return refusal;

@@ -3,6 +3,8 @@
 //! A folder is what names begin with; one that holds nothing is kept by the object that Supabase's dashboard makes for it, which is
 //! hidden here. Everything is read and written as the caller. Not here: what is said on the wire (`ntier_protocol::storage::dav`).
 
+mod given;
+mod lock;
 mod locks;
 mod place;
 mod properties;
@@ -145,6 +147,16 @@ fn any_below(bucket: &BucketId, prefix: &str) -> Statement {
     )
 }
 
+/// A condition for the row of a file, or for those of all below a folder: `name` is their column, `path` a parameter.
+fn rows(kind: &Kind, name: &str, path: &str) -> String {
+    match kind {
+        Kind::Folder => format!(
+            "{name} collate \"C\" >= {path} || '/' and {name} collate \"C\" < storage.after_prefix({path} || '/')"
+        ),
+        Kind::File(_) | Kind::Nothing => format!("{name} = {path}"),
+    }
+}
+
 /// What the database refused, if it was by this code.
 fn refused<'a>(error: &'a Error, code: &str) -> Option<&'a Refusal> {
     match error {
@@ -155,6 +167,11 @@ fn refused<'a>(error: &'a Error, code: &str) -> Option<&'a Refusal> {
 
 fn depth(visitor: &Visitor) -> Option<&str> {
     visitor.text("depth")
+}
+
+/// What is meant where nothing is said.
+fn is_infinite(depth: Option<&str>) -> bool {
+    depth.is_none_or(|text| text.eq_ignore_ascii_case("infinity"))
 }
 
 fn options() -> Response<Body> {

@@ -66,6 +66,8 @@ pub struct Settings {
     pub image_places: usize,
     /// Who can show AVIF is given AVIF, without asking for it.
     pub avif: bool,
+    /// File managers are answered (WebDAV).
+    pub webdav: bool,
 }
 
 impl Default for Settings {
@@ -79,6 +81,7 @@ impl Default for Settings {
             images: true,
             image_places: 1,
             avif: false,
+            webdav: true,
         }
     }
 }
@@ -116,6 +119,11 @@ impl Storage {
         Self { database, blobs, settings, doorkeeper, signer, studio, lookups, hot, jobs, s3: None }
     }
 
+    /// Whether file managers are answered, who know no other way to sign in than a password with each request.
+    pub fn takes_passwords(&self, path: &str) -> bool {
+        self.settings.webdav && (path == "/dav" || path.starts_with("/dav/"))
+    }
+
     /// Takes requests by S3's protocol too.
     pub fn with_s3(self, credentials: s3::Credentials) -> Self {
         Self { s3: Some(credentials), ..self }
@@ -149,7 +157,7 @@ impl Storage {
             ["render", "image", rest @ ..] => self.route_render(visitor, rest).await,
             ["job", rest @ ..] => self.route_jobs(visitor, rest, body).await,
             ["upload", "resumable", rest @ ..] => Ok(self.resumable(visitor, rest, body).await),
-            ["dav", rest @ ..] => Ok(self.dav(visitor, rest, body).await),
+            ["dav", rest @ ..] if self.settings.webdav => Ok(self.dav(visitor, rest, body).await),
             ["cdn", _, ..] if visitor.method == Method::DELETE => purge(visitor),
             ["status" | "health" | "version"] if visitor.method == Method::GET => Ok(respond::status(StatusCode::OK)),
             _ => Ok(respond::not_found()),

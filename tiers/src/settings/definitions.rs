@@ -517,6 +517,16 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "storage.webdav",
+        kind: Boolean,
+        default: "true",
+        doc: "File managers are answered under /storage/v1/dav (WebDAV), where they sign in with e-mail and password",
+        set: |settings, text| {
+            let _: () = settings.storage.service.webdav = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
         name: "storage.sweep_after",
         kind: Value("TIME"),
         default: "1h",

@@ -108,12 +108,14 @@ pub fn lockinfo(body: &[u8]) -> Result<LockInfo, Wrong> {
     Ok(LockInfo { is_shared, owner: owner.trim().to_owned() })
 }
 
+#[derive(Debug, Clone)]
 struct Element {
     name: Name,
     attributes: Vec<(Name, String)>,
     content: Vec<Content>,
 }
 
+#[derive(Debug, Clone)]
 enum Content {
     Element(Element),
     Text(String),
@@ -177,8 +179,9 @@ impl Element {
     }
 }
 
-/// What the prefix `xml` stands for (Namespaces in XML 1.0, 3).
+/// What the prefixes `xml` and `xmlns` stand for, and nothing else may (Namespaces in XML 1.0, 3).
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
+const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
 fn read(body: &[u8], root: &str) -> Result<Element, Wrong> {
     if body.len() > LARGEST {
@@ -238,9 +241,13 @@ fn entity(reference: &BytesRef<'_>) -> Result<String, Wrong> {
     Ok(quick_xml::escape::resolve_predefined_entity(&name).ok_or(Wrong)?.to_owned())
 }
 
+/// What is kept is told to others, and has to be XML for them too: so nothing is taken that could not be said again.
 fn element(resolver: &NamespaceResolver, tag: &BytesStart<'_>) -> Result<Element, Wrong> {
     let (space, local) = resolver.resolve_element(tag.name());
     let mut element = Element { name: name(&space, local.as_ref())?, attributes: Vec::new(), content: Vec::new() };
+    if element.name.space == XML {
+        return Err(Wrong);
+    }
     for (number, attribute) in tag.attributes().enumerate() {
         let attribute = attribute.map_err(|_| Wrong)?;
         if number >= MOST_ATTRIBUTES {
@@ -248,7 +255,11 @@ fn element(resolver: &NamespaceResolver, tag: &BytesStart<'_>) -> Result<Element
         }
         if attribute.key.as_namespace_binding().is_none() {
             let (space, local) = resolver.resolve_attribute(attribute.key);
-            element.attributes.push((name(&space, local.as_ref())?, value(&attribute)?));
+            let name = name(&space, local.as_ref())?;
+            if element.attributes.iter().any(|(other, _)| *other == name) {
+                return Err(Wrong);
+            }
+            element.attributes.push((name, value(&attribute)?));
         } else if attribute.key.as_ref().starts_with(b"xmlns:") && attribute.value.is_empty() {
             // A prefix means something (Namespaces in XML 1.0, 5).
             return Err(Wrong);
@@ -267,7 +278,7 @@ fn name(space: &ResolveResult<'_>, local: &[u8]) -> Result<Name, Wrong> {
         ResolveResult::Unknown(_) => return Err(Wrong),
     };
     let local = text(local)?;
-    if is_name(&local) { Ok(Name { space, local }) } else { Err(Wrong) }
+    if is_name(&local) && space != XMLNS { Ok(Name { space, local }) } else { Err(Wrong) }
 }
 
 fn value(attribute: &Attribute<'_>) -> Result<String, Wrong> {
@@ -292,6 +303,8 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn name(space: &str, local: &str) -> Name {
@@ -313,6 +326,10 @@ mod tests {
             ("<D:propfind xmlns:D='DAV:'><bar:foo xmlns:bar=''/></D:propfind>", Err(Wrong)),
             ("<propfind xmlns='DAV:'><x:prop/></propfind>", Err(Wrong)),
             ("<propfind xmlns='DAV:'><prop><a\u{d7}/></prop></propfind>", Err(Wrong)),
+            ("<propfind xmlns='DAV:'><prop><xml:a/></prop></propfind>", Err(Wrong)),
+            ("<propfind xmlns='DAV:'><prop><a xmlns='http://www.w3.org/2000/xmlns/'/></prop></propfind>", Err(Wrong)),
+            ("<propfind xmlns='DAV:'><prop><a b='' b=''/></prop></propfind>", Err(Wrong)),
+            ("<propfind xmlns='DAV:'><prop><a xmlns:b='x' xmlns:c='x' b:d='' c:d=''/></prop></propfind>", Err(Wrong)),
             ("<propfind xmlns='DAV:'><allprop/></propfind><more/>", Err(Wrong)),
             ("no XML", Err(Wrong)),
         ] {
@@ -370,5 +387,34 @@ mod tests {
         assert_eq!(owner("<href>mailto:a</href>"), Ok("<x:href xmlns:x=\"DAV:\">mailto:a</x:href>".into()));
         assert_eq!(owner(&"a".repeat(LONGEST_OWNER + 1)), Ok(String::new()));
         assert_eq!(lockinfo(b"<lockinfo xmlns='DAV:'/>"), Err(Wrong));
+    }
+
+    fn any_name() -> impl Strategy<Value = Name> {
+        ("[a-z:&\"<' ]{0,6}", "[a-zA-Z_é][a-z0-9._-]{0,4}").prop_map(|(space, local)| Name { space, local })
+    }
+
+    fn any_element() -> impl Strategy<Value = Element> {
+        let text = "[^\\p{Cc}\\p{Cn}]{1,8}".prop_map(Content::Text);
+        let leaf = any_name().prop_map(|name| Element { name, attributes: Vec::new(), content: Vec::new() });
+        leaf.prop_recursive(3, 20, 3, move |inner| {
+            let content = prop_oneof![text.clone(), inner.prop_map(Content::Element)];
+            let attributes = prop::collection::vec((any_name(), "[^\\p{Cc}\\p{Cn}]{0,8}"), 0..2);
+            (any_name(), attributes, prop::collection::vec(content, 0..3))
+                .prop_map(|(name, attributes, content)| Element { name, attributes, content })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_as_the_same(element in any_element()) {
+            let property = element.property();
+            let body = format!("<D:propertyupdate xmlns:D='DAV:'><D:set><D:prop>{}</D:prop></D:set></D:propertyupdate>", property.element);
+            prop_assert_eq!(proppatch(body.as_bytes()), Ok(vec![Change::Set(property)]));
+        }
+
+        #[test]
+        fn nothing_is_too_strange(body in "\\PC{0,200}") {
+            let _ = (propfind(body.as_bytes()), proppatch(body.as_bytes()), lockinfo(body.as_bytes()));
+        }
     }
 }

@@ -93,6 +93,8 @@ fn list(text: &str) -> Option<(Vec<Condition>, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -117,5 +119,32 @@ mod tests {
             assert_eq!(holds(text), expected, "{text}");
         }
         assert!(parse(&"(<urn:a>)".repeat(1000)).is_none());
+    }
+
+    fn written(lists: &[List]) -> String {
+        let condition = |Condition { is_not, state }: &Condition| match state {
+            State::Token(token) => format!("{}<{token}>", if *is_not { "Not " } else { "" }),
+            State::Etag(tag) => format!("{}[{tag}]", if *is_not { "Not " } else { "" }),
+        };
+        let list = |list: &List| {
+            let of = list.resource.as_ref().map(|url| format!("<{url}> ")).unwrap_or_default();
+            format!("{of}({})", list.conditions.iter().map(condition).collect::<Vec<_>>().join(" "))
+        };
+        lists.iter().map(list).collect::<Vec<_>>().join(" ")
+    }
+
+    fn any_list() -> impl Strategy<Value = List> {
+        let state = prop_oneof!["[a-z:/(]{1,8}".prop_map(State::Token), "\"[a-z()<>]{0,8}\"".prop_map(State::Etag)];
+        let condition = (any::<bool>(), state).prop_map(|(is_not, state)| Condition { is_not, state });
+        // Of what names nothing, none may follow what does: it would be of the same.
+        ("[a-z:/]{1,8}", prop::collection::vec(condition, 1..4))
+            .prop_map(|(url, conditions)| List { resource: Some(url), conditions })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_as_the_same(lists in prop::collection::vec(any_list(), 1..5)) {
+            prop_assert_eq!(parse(&written(&lists)), Some(lists));
+        }
     }
 }

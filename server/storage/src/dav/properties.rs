@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::locks;
 use super::place::Place;
 use super::propfind::Seen;
-use super::{Answer, Fault, Kind, refused, xml};
+use super::{Answer, Fault, Kind, refused, rows, xml};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::error::Error;
@@ -119,22 +119,20 @@ impl Storage {
     }
 
     /// What was copied has the properties of what it was copied from, and no others.
-    pub(super) async fn dav_copy_properties(&self, from: &Place, to: &Place) -> Result<(), Error> {
-        let parameters =
-            [Some(from.bucket.as_str()), Some(from.path.as_str()), Some(to.bucket.as_str()), Some(to.path.as_str())];
-        let forget = sql(
-            "delete from ntier.dav_properties p using storage.objects o where o.id = p.object_id \
-             and o.bucket_id = $1 and (o.name = $2 or starts_with(o.name, $2 || '/'))",
-            &parameters[2..],
+    pub(super) async fn dav_copy_properties(&self, from: &Place, to: &Place, kind: &Kind) -> Result<(), Error> {
+        let (from, to) = ([from.bucket.as_str(), &from.path].map(Some), [to.bucket.as_str(), &to.path].map(Some));
+        let forget = format!(
+            "delete from ntier.dav_properties p using storage.objects o where o.id = p.object_id and o.bucket_id = $1 and {}",
+            rows(kind, "o.name", "$2")
         );
-        let copy = sql(
+        let copy = format!(
             "insert into ntier.dav_properties (object_id, properties) \
-             select copy.id, p.properties from ntier.dav_properties p join storage.objects o on o.id = p.object_id \
+             select copy.id, p.properties from storage.objects o join ntier.dav_properties p on p.object_id = o.id \
              join storage.objects copy on copy.bucket_id = $3 and copy.name = $4 || substr(o.name, length($2) + 1) \
-             where o.bucket_id = $1 and (o.name = $2 or starts_with(o.name, $2 || '/')) on conflict (object_id) do nothing",
-            &parameters,
+             where o.bucket_id = $1 and {} on conflict (object_id) do nothing",
+            rows(kind, "o.name", "$2")
         );
-        session::finish(&self.database, vec![forget, copy]).await?;
+        session::finish(&self.database, vec![sql(&forget, &to), sql(&copy, &[from, to].concat())]).await?;
         Ok(())
     }
 }

@@ -7,9 +7,8 @@ use ntier_protocol::storage::dav::body::{self as dav_body, Asked};
 use ntier_protocol::storage::error::Error as Wire;
 use ntier_protocol::storage::name::BucketId;
 
-use super::locks::Below;
 use super::place::{self, Place};
-use super::{Answer, Fault, Kind, MOST, depth, xml};
+use super::{Answer, Fault, Kind, MOST, depth, is_infinite, xml};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::session::{self, Mode, Request, Work, sql};
@@ -56,8 +55,7 @@ impl Storage {
             Kind::Folder if is_deep => self.dav_list(visitor, place).await?,
             Kind::Folder => vec![folder(place, &place.path)],
         };
-        let below = if seen.len() > 1 { Below::Entries } else { Below::Nothing };
-        self.dav_tell_locks(visitor, place, below, &mut seen).await?;
+        self.dav_tell_locks(visitor, place, &mut seen).await?;
         self.dav_tell_properties(place, &asked, &mut seen).await?;
         tell(&seen.into_iter().map(|seen| seen.entry).collect::<Vec<_>>(), &asked)
     }
@@ -98,9 +96,7 @@ fn is_deep(visitor: &Visitor) -> Result<bool, Fault> {
     match depth(visitor) {
         Some("0") => Ok(false),
         Some("1") | None => Ok(true),
-        Some(text) if text.eq_ignore_ascii_case("infinity") => {
-            Err(Fault::Condition(StatusCode::FORBIDDEN, "propfind-finite-depth"))
-        }
+        depth if is_infinite(depth) => Err(Fault::Condition(StatusCode::FORBIDDEN, "propfind-finite-depth")),
         Some(_) => Err(Fault::Status(StatusCode::BAD_REQUEST)),
     }
 }

@@ -8,7 +8,7 @@ use ntier_protocol::storage::name::ObjectKey;
 use super::locks::Change;
 use super::place::{self, Place};
 use super::propfind::too_many;
-use super::{Answer, Fault, Kind, MOST, depth, refused, status};
+use super::{Answer, Fault, Found, Kind, MOST, depth, is_infinite, refused, rows, status};
 use crate::Storage;
 use crate::error::Error;
 use crate::respond;
@@ -17,8 +17,52 @@ use crate::store;
 use crate::transfer::{Changes, Route};
 use crate::visitor::Visitor;
 
+/// What is asked for, as far as it can be done.
+struct Transfer {
+    to: Place,
+    source: Kind,
+    target: Kind,
+    is_move: bool,
+    /// Of a folder, nothing that is in it.
+    is_shallow: bool,
+}
+
 impl Storage {
     pub(super) async fn dav_transfer(&self, visitor: &Visitor, from: &Place) -> Answer {
+        let Transfer { to, source, target, is_move, is_shallow } = &self.dav_wanted(visitor, from).await?;
+        let is_there = *target != Kind::Nothing;
+        self.dav_expect(visitor, from, source).await?;
+        if *is_move {
+            self.dav_may_change(visitor, from, Change::Gone).await?;
+        }
+        self.dav_may_change(visitor, to, if is_there { Change::Gone } else { Change::Made }).await?;
+        if *is_move && from.bucket == to.bucket {
+            self.dav_rename(visitor, (from, source), (to, target)).await?;
+        } else {
+            // A copy of a file takes the place of a file by itself.
+            if is_there && (*is_move || *source == Kind::Folder || *target == Kind::Folder) {
+                self.dav_remove(visitor, to, target).await?;
+            }
+            match source {
+                Kind::Folder if *is_shallow => self.dav_make_folder(visitor, to).await?,
+                Kind::Folder => self.dav_transfer_each(visitor, from, to, *is_move).await?,
+                Kind::File(_) | Kind::Nothing => {
+                    let route = Route { from: (from.bucket.clone(), from.key()?), to: (to.bucket.clone(), to.key()?) };
+                    self.dav_transfer_one(visitor, &route, *is_move).await?;
+                }
+            }
+        }
+        if *is_move {
+            self.dav_drop_locks(from).await?;
+            self.dav_keep_parent(visitor, from).await?;
+        } else {
+            self.dav_copy_properties(from, to, source).await?;
+        }
+        Ok(respond::status(if is_there { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
+    }
+
+    /// Looks at both places, and refuses what makes no sense there.
+    async fn dav_wanted(&self, visitor: &Visitor, from: &Place) -> Result<Transfer, Fault> {
         let to = Place::destination(visitor)?.without_slash();
         let is_move = visitor.method.as_str() == "MOVE";
         if from.path.is_empty() || to.path.is_empty() || (from.bucket == to.bucket && from.path == to.path) {
@@ -28,51 +72,26 @@ impl Storage {
         if source == Kind::Nothing {
             return Err(Wire::no_such_key().into());
         }
-        let target = self.dav_look(visitor, &to).await?;
-        if !target.has_parent {
+        let Found { kind: target, has_parent } = self.dav_look(visitor, &to).await?;
+        if !has_parent {
             return Err(Fault::Status(StatusCode::CONFLICT));
         }
         // Neither into itself, nor in the place of what it is in.
         if to.is_within(from) || from.is_within(&to) {
             return Err(Fault::Status(StatusCode::FORBIDDEN));
         }
-        let is_there = target.kind != Kind::Nothing;
-        if is_there && visitor.text("overwrite").is_some_and(|text| text.trim() == "F") {
+        if target != Kind::Nothing && visitor.text("overwrite").is_some_and(|text| text.trim() == "F") {
             return Err(Fault::Status(StatusCode::PRECONDITION_FAILED));
         }
         let is_shallow = match depth(visitor) {
-            None => false,
-            Some(text) if text.eq_ignore_ascii_case("infinity") => false,
-            Some("0") if !is_move || source != Kind::Folder => true,
-            Some(_) => return Err(Fault::Status(StatusCode::BAD_REQUEST)),
+            Some("0") => true,
+            depth if is_infinite(depth) => false,
+            _ => return Err(Fault::Status(StatusCode::BAD_REQUEST)),
         };
-        self.dav_expect(visitor, from, &source).await?;
-        if is_move {
-            self.dav_may_change(visitor, from, Change::Gone).await?;
+        if is_move && is_shallow && source == Kind::Folder {
+            return Err(Fault::Status(StatusCode::BAD_REQUEST));
         }
-        self.dav_may_change(visitor, &to, if is_there { Change::Gone } else { Change::Made }).await?;
-        let (is_file, to_file) = (matches!(source, Kind::File(_)), matches!(target.kind, Kind::File(_)));
-        if is_move && from.bucket == to.bucket {
-            self.dav_rename(visitor, (from, &source), (&to, &target.kind)).await?;
-        } else {
-            // A copy of a file takes the place of a file by itself.
-            if is_there && (is_move || !is_file || !to_file) {
-                self.dav_remove(visitor, &to, &target.kind).await?;
-            }
-            match is_file {
-                true => self.dav_transfer_one(visitor, &route(from, &to)?, is_move).await?,
-                false if is_shallow => self.dav_make_folder(visitor, &to).await?,
-                false => self.dav_transfer_each(visitor, from, &to, is_move).await?,
-            }
-            if !is_move {
-                self.dav_copy_properties(from, &to).await?;
-            }
-        }
-        if is_move {
-            self.dav_drop_locks(from).await?;
-            self.dav_keep_parent(visitor, from).await?;
-        }
-        Ok(respond::status(if is_there { StatusCode::NO_CONTENT } else { StatusCode::CREATED }))
+        Ok(Transfer { to, source, target, is_move, is_shallow })
     }
 
     /// Takes the target away and puts the source there, whole or not at all. Blobs stay where they are.
@@ -168,13 +187,9 @@ const OUT_OF_RANGE: &str = "22003";
 /// or some may not be changed.
 const DIVISION_BY_ZERO: &str = "22012";
 
-/// The rows of a file, or of all below a folder, as `seen`.
+/// What there is, as the caller sees it.
 fn seen(kind: &Kind, columns: &str) -> String {
-    let rows = match kind {
-        Kind::Folder => "name collate \"C\" >= $2 || '/' and name collate \"C\" < storage.after_prefix($2 || '/')",
-        Kind::File(_) | Kind::Nothing => "name = $2",
-    };
-    let limit = MOST_AT_ONCE + 1;
+    let (rows, limit) = (rows(kind, "name", "$2"), MOST_AT_ONCE + 1);
     format!("with seen as (select {columns} from storage.objects where bucket_id = $1 and {rows} limit {limit})")
 }
 
@@ -200,8 +215,4 @@ fn rename(from: &Place, kind: &Kind, to: &Place) -> Result<Statement, Error> {
         all_or_nothing()
     );
     Ok(sql(&text, &[Some(from.bucket.as_str()), Some(&from.path), Some(to.key()?.as_str())]))
-}
-
-fn route(from: &Place, to: &Place) -> Result<Route, Error> {
-    Ok(Route { from: (from.bucket.clone(), from.key()?), to: (to.bucket.clone(), to.key()?) })
 }

@@ -11,7 +11,7 @@ use ntier_protocol::storage::name::ObjectKey;
 
 use super::locks::{Change, Lock};
 use super::place::{self, Place};
-use super::{Answer, Fault, Kind, any_below, depth, plain, refused};
+use super::{Answer, Fault, Kind, any_below, depth, is_infinite, plain, refused};
 use crate::Storage;
 use crate::body::{self, Body};
 use crate::download::{Access, set};
@@ -101,15 +101,7 @@ impl Storage {
             upsert: conditions.if_none_match.is_none_or(|tags| tags.trim() != "*"),
             given,
         };
-        let metadata = self.dav_store(visitor, place, &place.key()?, upload).await.map_err(|error| {
-            match (refused(&error, "NT001"), error.wire().code) {
-                (Some(refusal), _) if refusal.message == LOCKED => {
-                    Fault::Condition(StatusCode::LOCKED, "lock-token-submitted")
-                }
-                (Some(_), _) | (None, Code::KeyAlreadyExists) => Fault::Status(StatusCode::PRECONDITION_FAILED),
-                _ => Fault::Error(error),
-            }
-        })?;
+        let metadata = self.dav_store(visitor, place, &place.key()?, upload).await.map_err(not_put)?;
         let status = if before.is_some() { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
         let mut response = respond::status(status);
         set(response.headers_mut(), header::ETAG, &metadata.etag);
@@ -166,7 +158,7 @@ impl Storage {
         if found.kind == Kind::Nothing {
             return Err(Wire::no_such_key().into());
         }
-        if found.kind == Kind::Folder && depth(visitor).is_some_and(|depth| !depth.eq_ignore_ascii_case("infinity")) {
+        if found.kind == Kind::Folder && !is_infinite(depth(visitor)) {
             return Err(Fault::Status(StatusCode::BAD_REQUEST));
         }
         self.dav_expect(visitor, place, &found.kind).await?;
@@ -247,12 +239,21 @@ fn holds(conditions: &Conditions<'_>, before: Option<&Object>) -> bool {
     }
 }
 
-/// What `ntier.expect` says where somebody has taken a lock meanwhile.
+/// What `ntier.expect` refuses, and what it says where somebody has taken a lock meanwhile.
+const UNEXPECTED: &str = "NT001";
 const LOCKED: &str = "no lock";
+
+fn not_put(error: Error) -> Fault {
+    match (refused(&error, UNEXPECTED), error.wire().code) {
+        (Some(refusal), _) if refusal.message == LOCKED => Fault::Condition(StatusCode::LOCKED, "lock-token-submitted"),
+        (Some(_), _) | (None, Code::KeyAlreadyExists) => Fault::Status(StatusCode::PRECONDITION_FAILED),
+        (None, _) => Fault::Error(error),
+    }
+}
 
 /// The file that comes may take its time: nobody has locked its place since it was asked.
 fn no_other_lock(place: &Place, known: &[Lock]) -> Statement {
-    let known: Vec<&str> = known.iter().map(Lock::token).collect();
+    let known: Vec<&str> = known.iter().map(|lock| lock.token.as_str()).collect();
     sql(
         "select ntier.expect(not exists (select from ntier.dav_locks where bucket_id = $1 and expires_at > now() \
          and (name = $2 or (is_deep and (name = '' or starts_with($2, name || '/')))) \

@@ -18,6 +18,7 @@ on_both!(
     what_changes_while_a_file_comes_counts,
     who_asks_is_said_by_basic_credentials,
     a_client_that_is_asked_who_it_is_asks_again,
+    the_door_can_be_closed,
 );
 
 const PATCH: &str = "<propertyupdate xmlns='DAV:'><set><prop><a xmlns='urn:x'/></prop></set></propertyupdate>";
@@ -277,6 +278,9 @@ fn locks_hold_others_back(world: &mut World) {
     assert_eq!(told.matches("<D:activelock>").count(), 1, "{told}");
     let away = to(world, "files/e");
     assert_eq!(status(world, &two, "MOVE files/d", &[("destination", &away)], None), 423);
+    world.sql("update ntier.dav_locks set name = ''");
+    let told = ask(world, &two, "PROPFIND files/", &[("depth", "1")], None).text();
+    assert_eq!(told.matches("<D:activelock>").count(), 3, "the bucket's is that of all: {told}");
     world.sql("update ntier.dav_locks set expires_at = now() - interval '1 second'");
     assert_eq!(status(world, &two, "PUT files/d/b.txt", &[], Some("x")), 201);
     // What is gone is not locked.
@@ -399,6 +403,14 @@ fn put_again(world: &World, path: &str, text: &str) -> Answer {
     let put = world.files(&Who::Service, &format!("PUT /object/{path}")).body("text/plain", text).send();
     assert_eq!(put.status, 200, "{}", put.text());
     put
+}
+
+fn the_door_can_be_closed(world: &mut World) {
+    let closed = World::start_with(world.backend, &["--storage-webdav=false"]);
+    bucket(&closed, "files", json!({}));
+    let credentials = basic("any", closed.key("secret_key"));
+    let found = ask(&closed, &Who::Nobody, "PROPFIND files/", &[("authorization", &credentials), ("depth", "0")], None);
+    assert_eq!((found.status, found.header("dav"), found.header("www-authenticate")), (404, None, None));
 }
 
 fn basic(name: &str, password: &str) -> String {
