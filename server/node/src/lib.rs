@@ -106,10 +106,12 @@ impl Node {
 
     fn answered<B>(&self, asked: Asked, mut response: Response<B>) -> Response<B> {
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let cause = response.extensions_mut().remove::<ntier_storage::Cause>();
         self.log.observe(&Observation::Answered {
             method: asked.method.as_str(),
             path: &asked.path,
             status: response.status().as_u16(),
+            cause: cause.as_ref().map(|cause| cause.0.as_str()),
             took: asked.begun.elapsed(),
         });
         response

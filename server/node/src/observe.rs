@@ -9,6 +9,8 @@ pub enum Observation<'a> {
         method: &'a str,
         path: &'a str,
         status: u16,
+        /// Why, where that is no fault of whoever asked and not said to them.
+        cause: Option<&'a str>,
         took: Duration,
     },
     SchemaReloaded {
@@ -57,15 +59,18 @@ impl Log {
     /// Writes one line to standard error, if it is to be shown.
     pub fn observe(self, observation: &Observation<'_>) {
         match observation {
-            Observation::Answered { method, path, status, took } => {
+            Observation::Answered { method, path, status, cause, took } => {
                 let shown = match status {
                     500.. => Self::Faults,
                     400.. => Self::Refusals,
                     _ => Self::Requests,
                 };
                 if self >= shown {
-                    let took = took.as_secs_f64() * 1000.0;
-                    eprintln!("{method} {path} answered {status} http.status={status} duration_ms={took:.2}");
+                    let (took, colon) = (took.as_secs_f64() * 1000.0, if cause.is_some() { ": " } else { "" });
+                    let cause = cause.unwrap_or_default();
+                    eprintln!(
+                        "{method} {path} answered {status} http.status={status} duration_ms={took:.2}{colon}{cause}"
+                    );
                 }
             }
             Observation::SchemaReloaded { took } => {

@@ -27,7 +27,22 @@ pub enum Error {
     Shared(#[from] Arc<Error>),
 }
 
+/// Why an answer is what it is, where that is no fault of the client: for the log alone. It travels with the response.
+#[derive(Debug, Clone)]
+pub struct Cause(pub String);
+
 impl Error {
+    /// What is not said of it.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Refused(_) | Self::Broken(_) => None,
+            Self::Shared(error) => error.cause(),
+            // What the caller's statement came to has a code of its own.
+            Self::Database(database::Error::Refused(refusal)) if refused(refusal).code.status() < 500 => None,
+            Self::Database(_) | Self::Blobs(_) | Self::Incomplete | Self::Signing => Some(Cause(self.to_string())),
+        }
+    }
+
     /// What is said of it. The cause of what is not the caller's fault stays here.
     pub fn wire(&self) -> Wire {
         match self {

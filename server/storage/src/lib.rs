@@ -39,7 +39,7 @@ use tokio::sync::Notify;
 
 pub use body::{Body, full};
 pub use declare::{Declared, DeclaredBucket};
-pub use error::Error;
+pub use error::{Cause, Error};
 pub use store::{Metadata, Object};
 pub use sweep::{Swept, sweep};
 

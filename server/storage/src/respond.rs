@@ -1,6 +1,6 @@
 //! Answers in storage-api's form.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Extensions, HeaderValue, Response, StatusCode, header};
 use ntier_protocol::storage::error::Code;
 use serde_json::{Value, json};
 
@@ -32,6 +32,15 @@ pub fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
+/// What the log is told beside the answer.
+pub fn because(error: &Error) -> Extensions {
+    let mut extensions = Extensions::new();
+    if let Some(cause) = error.cause() {
+        extensions.insert(cause);
+    }
+    extensions
+}
+
 pub fn error(error: &Error) -> Response<Body> {
     let wire = error.wire();
     let mut response = json(&wire.body());
@@ -42,6 +51,7 @@ pub fn error(error: &Error) -> Response<Body> {
     if wire.code == Code::SlowDown {
         headers.insert(header::RETRY_AFTER, AGAIN);
     }
+    response.extensions_mut().extend(because(error));
     response
 }
 

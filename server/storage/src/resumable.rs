@@ -760,6 +760,7 @@ fn refuse(error: &Error, method: &Method) -> Response<Body> {
     if wire.code == Code::SlowDown {
         headers.insert(header::RETRY_AFTER, respond::AGAIN);
     }
+    response.extensions_mut().extend(respond::because(error));
     response
 }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use http::Response;
-use ntier_backing::blobs::BlobId;
+use ntier_backing::blobs::{self, BlobId};
 use ntier_protocol::storage::error::{Code, Error as Wire};
 use ntier_protocol::storage::media_type;
 use ntier_protocol::storage::name::{BucketId, ObjectKey};
@@ -125,6 +125,23 @@ impl Storage {
 
     /// Copies the object, as the caller.
     pub(crate) async fn copy(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        route: &Route,
+        changes: Changes,
+        upsert: bool,
+    ) -> Result<Copied, Error> {
+        match self.copy_once(caller, request, route, changes.clone(), upsert).await {
+            // Its blob may be replaced between its row and its reading: then the row is read again.
+            Err(Error::Blobs(blobs::Error::Missing(_))) => {
+                self.copy_once(caller, request, route, changes, upsert).await
+            }
+            copied => copied,
+        }
+    }
+
+    async fn copy_once(
         &self,
         caller: &Caller,
         request: &Request,

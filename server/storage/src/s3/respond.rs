@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Fault;
 use crate::body::{self, Body};
 use crate::error::Error;
+use crate::respond::{AGAIN, because};
 
 pub(super) fn xml(document: String) -> Response<Body> {
     let mut response = Response::new(body::full(document));
@@ -28,7 +29,10 @@ pub(super) fn fault(fault: &Fault, resource: &str, is_head: bool) -> Response<Bo
     let code = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.status_mut() = code;
     if error.code == Code::SlowDown {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(header::RETRY_AFTER, AGAIN);
+    }
+    if let Fault::Storage(error) = fault {
+        response.extensions_mut().extend(because(error));
     }
     response
 }

@@ -95,6 +95,8 @@ fn while_the_s3_is_away_clients_are_put_off_and_no_row_is_without_its_blob() {
 
     server.go_away();
     is_put_off(&world.files(&Who::Nobody, "GET /object/public/files/there").send());
+    let said = world.node.says("GET /storage/v1/object/public/files/there answered 503");
+    assert!(said.contains("cannot be reached"), "who runs the node is told why: {said}");
     is_put_off(&world.files(&Who::Service, "POST /object/files/new").body("text/plain", "new").send());
     is_put_off(&world.files(&Who::Service, "PUT /object/files/there").body("text/plain", "other").send());
     let copy = json!({ "bucketId": "files", "sourceKey": "there", "destinationKey": "copy" });
