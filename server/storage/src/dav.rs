@@ -195,6 +195,7 @@ fn respond_fault(fault: Fault) -> Response<Body> {
         Fault::Error(error) => {
             let wire = error.wire();
             let mut response = plain(status(wire.code), &wire.message);
+            response.extensions_mut().extend(respond::because(&error));
             if wire.code == Code::SlowDown {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
