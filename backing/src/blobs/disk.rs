@@ -130,7 +130,8 @@ impl Folder {
         let path = self.blob(id);
         let folder = self.fan_out(id);
         match put(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound && !folder.exists() => {
+            // Another thread may have made it since.
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 make_folder(&folder)?;
                 flush_folder(&self.root.join("blobs"))?;
                 put(&path)?;

@@ -76,7 +76,7 @@ fn buckets_are_made_changed_and_removed(world: &mut World) {
     assert_eq!(refusal(&hidden), ("404".into(), "Bucket not found".into()));
     let refused = world.files(&Who::user(1), "POST /bucket").json(&json!({ "name": "mine" })).send();
     assert_eq!(refusal(&refused).0, "403");
-    assert_eq!(refusal(&world.files(&Who::Nobody, "GET /bucket").send()).0, "400");
+    assert_eq!(refusal(&world.files(&Who::Nobody, "GET /bucket").send()).0, "403");
     bucket(world, "second", json!({}));
     let list = world.files(&Who::Service, "GET /bucket?sortColumn=name&sortOrder=desc&limit=1").send().json();
     assert_eq!(list[0]["name"], "second");
@@ -149,7 +149,7 @@ fn policies_decide_who_may_what(world: &mut World) {
         ("403".into(), "new row violates row-level security policy".into())
     );
     assert_eq!(refusal(&upload(&Who::Anon, &own)).0, "403");
-    assert_eq!(refusal(&upload(&Who::Nobody, &own)).0, "400");
+    assert_eq!(refusal(&upload(&Who::Nobody, &own)).0, "403");
     let read = |who: &Who| world.files(who, &format!("GET /object/authenticated/{own}")).send();
     assert_eq!(read(&one).text(), "mine");
     assert_eq!(refusal(&read(&two)), ("404".into(), "Object not found".into()));

@@ -21,6 +21,22 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_folder_that_somebody_else_has_just_made_is_as_good() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, id) = (Folder::open(root.path()).unwrap(), BlobId::random());
+    let is_again = std::cell::Cell::new(false);
+    let put = |path: &Path| {
+        if is_again.replace(true) {
+            return fs::write(path, "a blob");
+        }
+        fs::create_dir(path.parent().unwrap())?;
+        Err(io::ErrorKind::NotFound.into())
+    };
+    folder.place(&id, put).unwrap();
+    assert!(folder.blob(&id).exists());
+}
+
+#[test]
 fn what_is_given_up_leaves_nothing() {
     for size in [0, 10, 300_000, 2_000_000] {
         for finishing in [false, true] {
