@@ -27,8 +27,8 @@ const upload = new Upload(DEFER ? file.pipe(new PassThrough()) : file, {
   uploadLengthDeferred: Boolean(DEFER),
   urlStorage: new FileUrlStorage(MEMORY),
   removeFingerprintOnSuccess: true,
-  // A node that is away for seconds is waited for.
-  retryDelays: Array(Number(PATIENCE ?? 200)).fill(100),
+  // A node that is away for a while is waited for.
+  retryDelays: Array(Number(PATIENCE ?? 600)).fill(100),
   onProgress(sent) {
     if (!begun) console.log(`from ${sent}`);
     begun = true;
