@@ -56,11 +56,11 @@ impl Default for Limits {
             client_presence_window: Duration::from_secs(30),
             payload_kilobytes: 3000,
             record_bytes: 1024 * 1024,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             connection_backoff: Duration::from_secs(2),
             join_backoff: Duration::from_secs(5),
-            token_check: Duration::from_secs(5 * 60),
-            silence: Duration::from_secs(60),
+            token_check: Duration::from_mins(5),
+            silence: Duration::from_mins(1),
         }
     }
 }
