@@ -19,6 +19,7 @@ use ntier_backing::blobs::{self, Blobs};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
+use ntier_realtime::Realtime;
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::Keys;
@@ -229,12 +230,14 @@ fn node(
             None => storage,
         })
     });
+    let realtime = Arc::new(Realtime::new(doorkeeper.clone(), settings.realtime.service.clone()));
     let folder = settings.public.clone().map(Source::Folder);
     let bucket = settings.public_bucket.clone().map(Source::Bucket);
     let backend = Backend {
         rest,
         auth,
         storage,
+        realtime: settings.realtime.enabled.then_some(realtime),
         doorkeeper,
         inbox: settings.mode == Mode::Dev
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),

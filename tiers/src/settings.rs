@@ -60,7 +60,21 @@ pub struct Settings {
     /// `None` where sign-in is switched off.
     pub auth: Option<ntier_auth::Settings>,
     pub storage: Storage,
+    pub realtime: Realtime,
     pub log: Log,
+}
+
+/// Channels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Realtime {
+    pub enabled: bool,
+    pub service: ntier_realtime::Settings,
+}
+
+impl Default for Realtime {
+    fn default() -> Self {
+        Self { enabled: true, service: ntier_realtime::Settings::default() }
+    }
 }
 
 /// Files.
@@ -201,6 +215,7 @@ impl Settings {
                 ..ntier_auth::Settings::default()
             }),
             storage: Storage::default(),
+            realtime: Realtime::default(),
             log: Log::Faults,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use ntier_auth::Auth;
+use ntier_realtime::Realtime;
 use ntier_rest::{Identified, Rest};
 use ntier_security::caller::Doorkeeper;
 use ntier_security::keys::{Fault, Keys};
@@ -28,6 +29,8 @@ pub struct Backend {
     pub auth: Option<Auth>,
     /// `None` where files are switched off.
     pub storage: Option<Arc<Storage>>,
+    /// `None` where realtime is switched off.
+    pub realtime: Option<Arc<Realtime>>,
     pub doorkeeper: Arc<Doorkeeper>,
     /// Its e-mails can be looked at, for `ntier dev`.
     pub inbox: bool,
@@ -145,6 +148,9 @@ impl Backend {
         {
             let rest = rest.to_owned();
             return self.sign_in(auth, request, &rest).await;
+        }
+        if let (Some(realtime), Some(rest)) = (&self.realtime, behind(path, "/realtime/v1")) {
+            return realtime.answer(rest, &request);
         }
         if let (Some(auth), true, Some(rest)) = (&self.auth, self.inbox, behind(path, "/inbox")) {
             let (rest, method) = (rest.to_owned(), request.method().clone());

@@ -16,11 +16,14 @@ mod sendfile;
 mod site;
 mod stream;
 mod target;
+mod websocket;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use ntier_realtime::Realtime;
 use ntier_storage::Body;
 
 pub use admin::Admin;
@@ -87,6 +90,14 @@ impl Node {
             Service::Admin(admin) => admin.answer(request).await,
         };
         self.answered(asked, response)
+    }
+
+    /// Who takes a websocket with this path.
+    fn realtime(&self, path: &str) -> Option<&Arc<Realtime>> {
+        match &self.service {
+            Service::Backend(backend) if path == "/realtime/v1/websocket" => backend.realtime.as_ref(),
+            _ => None,
+        }
     }
 
     /// Whether bodies of requests with this path pass through, rather than being read first.

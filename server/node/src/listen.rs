@@ -27,6 +27,7 @@ use tokio::time::{interval, timeout};
 use crate::sendfile::{Sending, Socket as Sends, Spans};
 use crate::stream::{Expectation, Inbound, Outbound};
 use crate::target::{Boundary, Encoded};
+use crate::websocket::{self, Seat};
 use crate::{Node, Observation};
 
 /// Waiting connections the kernel keeps for us.
@@ -143,12 +144,10 @@ async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bo
             Ok(Accepted::Tcp(stream, peer)) => tokio::spawn(async move {
                 // Answers are whole when they are written; waiting for more would only delay them.
                 let _ = stream.set_nodelay(true);
-                connection(node, stream, Peer(peer), stop).await;
-                drop(place);
+                connection(node, stream, Peer(peer), Seat::new(place), stop).await;
             }),
             Ok(Accepted::Unix(stream)) => tokio::spawn(async move {
-                connection(node, stream, Peer(Ipv4Addr::LOCALHOST.into()), stop).await;
-                drop(place);
+                connection(node, stream, Peer(Ipv4Addr::LOCALHOST.into()), Seat::new(place), stop).await;
             }),
             // Out of file descriptors, or the client left already: neither may end the server, nor spin it.
             Err(_) => {
@@ -197,18 +196,25 @@ impl Accepting {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub IpAddr);
 
-async fn connection<S>(node: Arc<Node>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
+async fn connection<S>(node: Arc<Node>, stream: S, peer: Peer, seat: Seat, mut stop: watch::Receiver<bool>)
 where
-    S: Sends + 'static,
+    S: Sends + Send + 'static,
 {
     let (stream, spans) = Sending::new(stream);
     let (stream, boundary) = Encoded::new(stream);
     let handler = {
-        let node = node.clone();
+        let (node, stop) = (node.clone(), stop.clone());
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            let (seat, stop) = (seat.clone(), stop.clone());
             let (node, boundary, spans) = (node.clone(), boundary.next(), spans.clone());
-            async move { Ok::<_, Infallible>(handle(&node, request, boundary, spans).await) }
+            async move {
+                if let Some(realtime) = node.realtime(request.uri().path()) {
+                    let answer = websocket::answer(realtime, request, seat, stop);
+                    return Ok(answer.map(|body| Outbound::Whole(Full::new(body))));
+                }
+                Ok::<_, Infallible>(handle(&node, request, boundary, spans).await)
+            }
         })
     };
     let connection = http1::Builder::new()
@@ -216,7 +222,8 @@ where
         .header_read_timeout(node.limits.header_time)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), handler);
+        .serve_connection(TokioIo::new(stream), handler)
+        .with_upgrades();
     tokio::pin!(connection);
     let done = tokio::select! {
         done = connection.as_mut() => done,

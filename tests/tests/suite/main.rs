@@ -9,6 +9,7 @@ mod hostile;
 mod import;
 mod project;
 mod read;
+mod realtime;
 mod rest_command;
 mod rpc;
 mod security;

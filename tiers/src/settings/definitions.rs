@@ -650,6 +650,46 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "realtime.enabled",
+        kind: Boolean,
+        default: "true",
+        doc: "Whether clients meet on channels under /realtime/v1",
+        set: |settings, text| {
+            let _: () = settings.realtime.enabled = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_clients",
+        kind: Value("COUNT"),
+        default: "10000",
+        doc: "Clients that are connected to a node at the same time; more are refused with 429",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.clients = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_channels_per_client",
+        kind: Value("COUNT"),
+        default: "100",
+        doc: "Channels that one client may have joined",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.channels_per_client = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_payload_kilobytes",
+        kind: Value("COUNT"),
+        default: "3000",
+        doc: "The largest broadcast and the largest presence, in units of 1000 bytes",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.payload_kilobytes = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
         name: "database.connections",
         kind: Value("COUNT"),
         default: "twice the processors, at least 4",
