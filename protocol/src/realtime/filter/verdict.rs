@@ -81,10 +81,13 @@ impl Filter {
     fn truth(&self, kind: Option<Kind>, value: Option<&str>) -> Option<Truth> {
         let literal = self.value.literal();
         let Some(value) = value else {
-            return match (self.operator, literal) {
-                (Operator::IsDistinct, _) | (Operator::Is, "null" | "unknown") => Some(Some(true)),
-                (Operator::Is, "true" | "false") => Some(Some(false)),
-                (Operator::Is, _) => None,
+            return match (self.operator, &self.value) {
+                (Operator::IsDistinct, _) => Some(Some(true)),
+                (Operator::Is, _) if matches!(literal, "null" | "unknown") => Some(Some(true)),
+                (Operator::Is, _) => matches!(literal, "true" | "false").then_some(Some(false)),
+                // Null is not one of none.
+                (_, Value::Many { items: Some(items), .. }) if items.is_empty() => Some(Some(false)),
+                (_, Value::Many { items: None, .. }) => None,
                 _ => Some(None),
             };
         };
@@ -314,6 +317,10 @@ mod tests {
                 ("in.({1})", Some("1"), Ask),
                 ("eq.0x10", Some("16"), Ask),
                 ("in.(0x1,3)", Some("3"), Ask),
+                ("in.()", None, Fails),
+                ("not.in.()", None, Passes),
+                ("not.in.(1)", None, Fails),
+                ("in.({1})", None, Ask),
                 ("eq.5", None, Fails),
                 ("not.eq.5", None, Fails),
                 ("isdistinct.5", None, Passes),
