@@ -230,7 +230,8 @@ fn node(
             None => storage,
         })
     });
-    let realtime = Arc::new(Realtime::new(doorkeeper.clone(), settings.realtime.service.clone()));
+    let service = settings.realtime.service.clone();
+    let realtime = Arc::new(Realtime::new(rest.database.clone(), doorkeeper.clone(), service));
     let folder = settings.public.clone().map(Source::Folder);
     let bucket = settings.public_bucket.clone().map(Source::Bucket);
     let backend = Backend {

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ntier-auth", &["ntier-protocol", "ntier-security", "ntier-backing"]),
     ("ntier-images", &[]),
     ("ntier-storage", &["ntier-images", "ntier-protocol", "ntier-security", "ntier-backing"]),
-    ("ntier-realtime", &["ntier-protocol", "ntier-security"]),
+    ("ntier-realtime", &["ntier-protocol", "ntier-security", "ntier-backing"]),
     (
         "ntier-node",
         &[

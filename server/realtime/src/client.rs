@@ -1,4 +1,5 @@
-//! One client: what it says is read, decided and answered. Nothing here waits for the network; what is to be sent goes to the outbox.
+//! One client: what it says is read, decided and answered, one message after the other. What is to be sent goes to the outbox, so
+//! nothing here waits for the network; what has to be asked of the database is waited for. Whoever drops that waiting drops the client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,13 +51,13 @@ impl Client {
     }
 
     /// Takes what came. What cannot be read is dropped, as in realtime.
-    pub fn take(&mut self, frame: &Frame) {
+    pub async fn take(&mut self, frame: &Frame) {
         let Ok(message) = read::from_client(frame, self.version) else { return };
         match inbound::read(&message) {
             Inbound::Heartbeat => self.send(&outbound::answer(&message, Answer::Ok)),
             Inbound::Unnamed => self.refuse(&message, Refusal::NoName),
             Inbound::Unmatched => self.send(&outbound::answer(&message, Answer::Declined(Declined::Unmatched))),
-            Inbound::Join { name, join } => self.join(&message, name, *join),
+            Inbound::Join { name, join } => self.join(&message, name, *join).await,
             Inbound::Leave => self.leave(&message),
             Inbound::Token(token) => self.renew(&message, token),
             Inbound::Broadcast(payload) => self.broadcast(&message, payload),
@@ -105,14 +106,15 @@ impl Client {
         self.channels.get_mut(&message.topic)
     }
 
-    fn join(&mut self, message: &Message, name: &str, join: Join) {
-        match self.joined(message, name, join) {
+    async fn join(&mut self, message: &Message, name: &str, join: Join) {
+        match self.joined(message, name, join).await {
             Ok(()) => {}
             Err(refusal) => self.refuse(message, refusal),
         }
     }
 
-    fn joined(&mut self, message: &Message, name: &str, join: Join) -> Result<(), Refusal> {
+    /// What a join does, in the order of what its client hears.
+    async fn joined(&mut self, message: &Message, name: &str, join: Join) -> Result<(), Refusal> {
         if let Some(before) = self.channels.remove(&message.topic) {
             self.send(&before.address.close());
             self.gone(before);
@@ -138,16 +140,20 @@ impl Client {
             hears_presence: true,
         };
         let membership = self.realtime.hub.join(room, member);
-        if join.presence.enabled {
-            self.send(&address.presence_state(self.realtime.present(&membership.room)));
-        }
-        let key = join.presence.key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let key = join.presence.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let (acknowledges, hears_own) = (join.broadcast.acknowledged, join.broadcast.own);
         let calls = (Instant::now(), 0);
         let channel = Channel { address, membership, holder, acknowledges, hears_own, key, calls };
+        self.subscribe(&channel, &join).await;
+        if join.presence.enabled {
+            self.send(&channel.address.presence_state(self.realtime.present(&channel.membership.room)));
+        }
         self.channels.insert(message.topic.clone(), channel);
         Ok(())
     }
+
+    /// After the reply and before `presence_state`: what the channel hears of the database, and `system` about it.
+    async fn subscribe(&mut self, _channel: &Channel, _join: &Join) {}
 
     fn leave(&mut self, message: &Message) {
         match self.channels.get(&message.topic) {

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ntier_backing::database::Database;
 use ntier_protocol::realtime::error::Handshake;
 use ntier_protocol::realtime::limits::Limits;
 use ntier_protocol::realtime::message::Json;
@@ -49,6 +50,7 @@ impl Default for Settings {
 /// The service.
 #[derive(Debug)]
 pub struct Realtime {
+    database: Database,
     doorkeeper: Arc<Doorkeeper>,
     settings: Settings,
     hub: Arc<Hub>,
@@ -59,9 +61,10 @@ pub struct Realtime {
 }
 
 impl Realtime {
-    pub fn new(doorkeeper: Arc<Doorkeeper>, settings: Settings) -> Self {
+    pub fn new(database: Database, doorkeeper: Arc<Doorkeeper>, settings: Settings) -> Self {
         let (node, _) = uuid::Uuid::new_v4().as_u64_pair();
         Self {
+            database,
             doorkeeper,
             settings,
             hub: Arc::default(),

@@ -29,12 +29,20 @@ struct Socket<S> {
     sending: VecDeque<Frame>,
     /// Something is written that is not flushed.
     is_dirty: bool,
+    /// Came while the client was busy; none is read after it before it is taken.
+    ahead: Option<Frame>,
 }
 
 enum Event {
     Came(Frame),
     Gone,
     Close(Closing),
+}
+
+/// What the client is busy with. It may wait for the database; what is for the client is written all the same.
+enum Task {
+    Take(Frame),
+    Expire,
 }
 
 /// Serves a client until one of both ends it. `stop` becomes true when the node stops.
@@ -44,7 +52,7 @@ where
 {
     let limits = Limits::default().max_payload_len(Some(limits::FRAME_BYTES));
     let stream = ServerBuilder::new().limits(limits).config(Config::default()).serve(stream);
-    let mut socket = Socket { stream, sending: VecDeque::new(), is_dirty: false };
+    let mut socket = Socket { stream, sending: VecDeque::new(), is_dirty: false, ahead: None };
     let outbox = client.outbox.clone();
     let mut silent = pin!(sleep(silence));
     let mut is_stopping = false;
@@ -56,21 +64,33 @@ where
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let task = tokio::select! {
             event = poll_fn(|context| socket.poll(context, &outbox)) => match event {
                 Event::Came(frame) => {
                     silent.as_mut().reset(Instant::now() + silence);
-                    client.take(&frame);
+                    Task::Take(frame)
                 }
                 Event::Gone => break None,
                 Event::Close(why) => break Some(why),
             },
             () = silent.as_mut() => break None,
-            () = expired => client.expire(),
+            () = expired => Task::Expire,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                 is_stopping = true;
                 client.disconnect();
+                continue;
             }
+        };
+        let work = async {
+            match task {
+                Task::Take(frame) => client.take(&frame).await,
+                Task::Expire => client.expire(),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = work => {}
+            end = poll_fn(|context| socket.poll_end(context, &outbox)) => break end,
         }
     };
     drop(client);
@@ -90,37 +110,66 @@ fn farewell(why: Closing) -> (CloseCode, &'static str) {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Writes what there is, and reads.
     fn poll(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Event> {
+        match self.poll_send(context, outbox) {
+            Poll::Ready(Some(why)) => return Poll::Ready(Event::Close(why)),
+            Poll::Ready(None) => return Poll::Ready(Event::Gone),
+            Poll::Pending => {}
+        }
+        let read = match self.ahead.take() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => self.poll_read(context),
+        };
+        read.map(|frame| frame.map_or(Event::Gone, Event::Came))
+    }
+
+    /// Writes what there is, until the end: `None` where the client is gone. One frame is read ahead, else nobody would know of that.
+    fn poll_end(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Option<Closing>> {
+        let end = self.poll_send(context, outbox);
+        if end.is_pending() && self.ahead.is_none() {
+            match self.poll_read(context) {
+                Poll::Ready(Some(frame)) => self.ahead = Some(frame),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+        }
+        end
+    }
+
+    /// Writes until there is nothing more, or the end.
+    fn poll_send(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Option<Closing>> {
         loop {
             if self.poll_write(context).is_err() {
-                return Poll::Ready(Event::Gone);
+                return Poll::Ready(None);
             }
             if self.is_dirty || !self.sending.is_empty() {
                 // What waits is not taken yet, but an end is not put off by a client that does not read.
-                if let Poll::Ready(why) = outbox.poll_overflow(context) {
-                    return Poll::Ready(Event::Close(why));
-                }
-                break;
+                return outbox.poll_overflow(context).map(Some);
             }
             match outbox.poll_take(context, AT_ONCE, &mut self.sending) {
                 Poll::Ready(Taken::Frames) => {}
-                Poll::Ready(Taken::Close(why)) => return Poll::Ready(Event::Close(why)),
-                Poll::Pending => break,
+                Poll::Ready(Taken::Close(why)) => return Poll::Ready(Some(why)),
+                Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// `None` at the end.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
         loop {
             match self.stream.poll_next_unpin(context) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(message))) if message.is_close() => return Poll::Ready(Event::Gone),
+                Poll::Ready(Some(Ok(message))) if message.is_close() => return Poll::Ready(None),
                 Poll::Ready(Some(Ok(message))) if message.is_text() => {
-                    return Poll::Ready(Event::Came(Frame::Text(Bytes::from(message.into_payload()))));
+                    return Poll::Ready(Some(Frame::Text(Bytes::from(message.into_payload()))));
                 }
                 Poll::Ready(Some(Ok(message))) if message.is_binary() => {
-                    return Poll::Ready(Event::Came(Frame::Binary(Bytes::from(message.into_payload()))));
+                    return Poll::Ready(Some(Frame::Binary(Bytes::from(message.into_payload()))));
                 }
                 // A ping is answered beneath.
                 Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Event::Gone),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
             }
         }
     }
