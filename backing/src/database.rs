@@ -221,6 +221,8 @@ pub struct Options {
     pub max_waiting: usize,
     /// Channels to listen on.
     pub listen: Vec<String>,
+    /// Notifications that each listener may leave unheard before it misses some.
+    pub notifications: usize,
     /// Whether statements are prepared once for a connection. A pooler that gives each transaction another connection may need
     /// them not to be.
     pub prepared_statements: bool,
@@ -243,6 +245,7 @@ impl Default for Options {
             connections: usual_connections(),
             max_waiting: 1000,
             listen: Vec::new(),
+            notifications: 256,
             prepared_statements: true,
             script_deadline: Duration::from_hours(1),
             guest_deadline: Duration::from_mins(5),
@@ -267,7 +270,7 @@ struct Inner {
 impl Database {
     /// Starts the engine or connects, and returns once a connection works.
     pub async fn open(target: Target, options: Options) -> Result<Self, Error> {
-        let (notifications, _) = broadcast::channel(256);
+        let (notifications, _) = broadcast::channel(options.notifications);
         let count = match target {
             Target::Embedded(_) => 1,
             Target::External(_) => options.connections.max(1),
