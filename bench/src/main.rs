@@ -1,6 +1,6 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
 //! statements in the same transactions on the same server, in one run. `bench auth`: sign-in on both, beside bcrypt and the data API.
-//! `bench files`: files, beside nginx and a plain copy.
+//! `bench files`: files, beside nginx and a plain copy. `bench realtime`: broadcasts, changes, and what clients and triggers cost.
 //! README.md says how to read them.
 
 mod auth;
@@ -9,6 +9,7 @@ mod ceiling;
 mod files;
 mod load;
 mod measure;
+mod realtime;
 mod report;
 mod run;
 mod soak;
@@ -20,12 +21,14 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 fn main() -> ExitCode {
-    let bench = Command::new("bench").about("Measures the data API, sign-in and files").subcommand_required(true);
-    let matches = bench.subcommands([rest(), auth(), files(), soak()]).get_matches();
+    let bench =
+        Command::new("bench").about("Measures the data API, sign-in, files and realtime").subcommand_required(true);
+    let matches = bench.subcommands([rest(), auth(), files(), realtime(), soak()]).get_matches();
     let measured = match matches.subcommand() {
         Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
         Some(("auth", flags)) => auth_options(flags).map(|options| auth::auth(&options)),
         Some(("files", flags)) => files_options(flags).map(|options| files::files(&options)),
+        Some(("realtime", flags)) => realtime_options(flags).map(|options| realtime::realtime(&options)),
         Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
         _ => None,
     };
@@ -77,6 +80,21 @@ fn files() -> Command {
 fn files_options(flags: &ArgMatches) -> Option<files::Options> {
     let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
     Some(files::Options { binary, seconds, warm_up, rounds, only, json })
+}
+
+fn realtime() -> Command {
+    Command::new("realtime")
+        .about(
+            "Broadcasts to many clients, the memory of quiet ones, changes of tables, and what a published table costs",
+        )
+        .arg(binary())
+        .args(of_a_run())
+}
+
+fn realtime_options(flags: &ArgMatches) -> Option<realtime::Options> {
+    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
+    let is_quick = flags.get_flag("quick");
+    Some(realtime::Options { binary, seconds, warm_up, rounds, only, json, is_quick })
 }
 
 fn of_a_run() -> [Arg; 5] {

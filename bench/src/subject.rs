@@ -18,6 +18,7 @@ pub struct Subject {
     pub headers: [(&'static str, String); 2],
     /// `authorization` of whoever may do everything.
     pub admin: String,
+    secret: String,
     binary: PathBuf,
     flags: Vec<String>,
     folder: TempDir,
@@ -48,13 +49,16 @@ impl Subject {
             "sub": "00000000-0000-4000-8000-000000000001", "role": "authenticated", "aud": "authenticated",
             "exp": now() + 86_400,
         });
-        let bearer = |claims: &Value| {
-            let token = sign(&claims.to_string(), &SigningKey::Hmac(text("jwt_secret").as_bytes()));
-            token.map(|token| format!("Bearer {token}")).map_err(|cause| cause.to_string())
-        };
+        let secret = text("jwt_secret").to_owned();
+        let bearer = |claims: &Value| signed(&secret, claims).map(|token| format!("Bearer {token}"));
         let admin = bearer(&json!({ "role": "service_role", "exp": now() + 86_400 }))?;
         let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", bearer(&claims)?)];
-        Ok(Self { name, node, headers, admin, binary: binary.to_owned(), flags, folder })
+        Ok(Self { name, node, headers, admin, secret, binary: binary.to_owned(), flags, folder })
+    }
+
+    /// A token that says this.
+    pub fn token(&self, claims: &Value) -> Result<String, String> {
+        signed(&self.secret, claims)
     }
 
     /// Asks once, and looks at the answer.
@@ -91,6 +95,10 @@ impl Subject {
         self.node = start(&self.binary, self.folder.path(), &self.flags)?;
         Ok(())
     }
+}
+
+fn signed(secret: &str, claims: &Value) -> Result<String, String> {
+    sign(&claims.to_string(), &SigningKey::Hmac(secret.as_bytes())).map_err(|cause| cause.to_string())
 }
 
 /// The tables that are asked for.

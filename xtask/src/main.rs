@@ -18,6 +18,8 @@ cargo xtask <command>
            `bench auth`: sign-in beside bcrypt and the data API, what others notice of it, and what the time of an answer
            tells; the same flags, and --requests N
            `bench files`: downloads beside nginx, uploads beside a plain copy, the memory of large files; the same flags
+           `bench realtime`: broadcasts to many clients, the memory of quiet ones, changes of tables to a thousand, and
+           what a published table costs whoever writes to it; the same flags
            `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";
