@@ -76,6 +76,7 @@ codes! {
     UnprocessableEntity => "The body of a request could not be read.",
     OutboxFull => "A client takes messages slower than they come, and was closed. (Ours.)",
     PositionUnreadable => "A client named a position that is none. (Ours.)",
+    SessionNotFound => "The session of a token was signed out, has expired, or its user may not sign in any more. (Ours.)",
     PositionTooOld => "A client named a position whose successors are not kept any more; it has to fetch again. (Ours.)",
 }
 
@@ -110,6 +111,9 @@ pub enum Token {
     Signature,
     #[error("{0}")]
     NoSigner(NoSigner),
+    /// Ours, in the words that sign-in has for it.
+    #[error("Session from session_id claim in JWT does not exist")]
+    SessionOver,
 }
 
 impl Token {
@@ -119,6 +123,7 @@ impl Token {
             Self::Malformed => Code::MalformedJWT,
             Self::Signature => Code::JwtSignatureError,
             Self::NoSigner(_) => Code::JwtSignerError,
+            Self::SessionOver => Code::SessionNotFound,
         }
     }
 }
@@ -265,7 +270,9 @@ impl From<Token> for Handshake {
     fn from(token: Token) -> Self {
         match token {
             Token::Expired { .. } => Self::Expired,
-            Token::MissingClaims | Token::Malformed | Token::Signature | Token::NoSigner(_) => Self::Token(token),
+            Token::MissingClaims | Token::Malformed | Token::Signature | Token::NoSigner(_) | Token::SessionOver => {
+                Self::Token(token)
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Refusal {
     BatchTooLarge,
     /// The database does not let it be known who may write, in realtime's words.
     Policies(&'static str),
+    /// Likewise, as it is busy.
+    Exhausted,
 }
 
 impl Refusal {
@@ -46,7 +48,7 @@ impl Refusal {
             Self::Forbidden | Self::Disabled => 403,
             Self::MediaType => 415,
             Self::Invalid(_) | Self::Policies(_) => 422,
-            Self::TooManyRequests | Self::OverRate | Self::BatchTooLarge => 429,
+            Self::TooManyRequests | Self::OverRate | Self::BatchTooLarge | Self::Exhausted => 429,
         }
     }
 
@@ -63,6 +65,7 @@ impl Refusal {
             Self::BatchTooLarge => {
                 json!({ "message": "Too many messages to broadcast, please reduce the batch size" })
             }
+            Self::Exhausted => json!({ "message": "Connection pool exhausted" }),
             Self::Policies(message) => json!({ "message": message }),
         }
     }
