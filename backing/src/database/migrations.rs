@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 14, name: "storage", sql: include_str!("../../../migrations/0014_storage.sql") },
     Migration { version: 15, name: "dav", sql: include_str!("../../../migrations/0015_dav.sql") },
     Migration { version: 16, name: "storage_quota", sql: include_str!("../../../migrations/0016_storage_quota.sql") },
+    Migration { version: 17, name: "realtime", sql: include_str!("../../../migrations/0017_realtime.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.
