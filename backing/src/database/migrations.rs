@@ -36,6 +36,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 15, name: "dav", sql: include_str!("../../../migrations/0015_dav.sql") },
     Migration { version: 16, name: "storage_quota", sql: include_str!("../../../migrations/0016_storage_quota.sql") },
     Migration { version: 17, name: "realtime", sql: include_str!("../../../migrations/0017_realtime.sql") },
+    Migration { version: 18, name: "changes", sql: include_str!("../../../migrations/0018_changes.sql") },
+    Migration { version: 19, name: "bus", sql: include_str!("../../../migrations/0019_bus.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.
