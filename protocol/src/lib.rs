@@ -4,3 +4,4 @@ pub mod auth;
 pub mod realtime;
 pub mod rest;
 pub mod storage;
+pub mod websocket;
