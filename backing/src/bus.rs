@@ -44,7 +44,7 @@ pub enum Heard {
         from: NodeId,
         message: Bytes,
     },
-    /// What was said just before may have been missed, from whomever.
+    /// What was said before may have been missed, from whomever. It comes first.
     Gap,
 }
 

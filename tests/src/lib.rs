@@ -8,6 +8,7 @@ pub mod ask;
 pub mod authenticator;
 pub mod directory;
 pub mod mail;
+pub mod nats;
 pub mod node;
 pub mod npm;
 pub mod postgres;
@@ -16,6 +17,7 @@ pub mod s3;
 pub mod service;
 pub mod template;
 pub mod tus;
+pub mod websocket;
 pub mod wire;
 pub mod world;
 

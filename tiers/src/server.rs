@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ntier_auth::{Auth, Delivery, Sms};
 use ntier_backing::blobs::{self, Blobs};
+use ntier_backing::bus::{self, Bus};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
 use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
@@ -67,6 +68,8 @@ pub enum Error {
     Blobs(#[from] blobs::Error),
     #[error(transparent)]
     Files(#[from] files::Error),
+    #[error(transparent)]
+    Bus(#[from] bus::Error),
 }
 
 /// A node that answers.
@@ -85,6 +88,8 @@ pub struct Running {
     renewing: JoinHandle<()>,
     delivering: Option<JoinHandle<()>>,
     keeping: Option<JoinHandle<()>>,
+    meeting: Option<JoinHandle<()>>,
+    following: Option<(Arc<Realtime>, JoinHandle<()>)>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -159,7 +164,8 @@ async fn serve(
         None => None,
     };
     let blobs = if settings.storage.enabled { Some(files::blobs(settings).await?) } else { None };
-    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, address)?);
+    let (bus, line) = bus::open(settings.bus()).await?;
+    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, bus, address)?);
     if let Some(storage) = storage_of(&node) {
         files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;
     }
@@ -174,6 +180,15 @@ async fn serve(
     let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
     let keeping =
         storage_of(&node).map(|storage| tokio::spawn(files::keep(storage, settings.storage.sweep_after, settings.log)));
+    let meeting = realtime_of(&node).map(|realtime| tokio::spawn(async move { realtime.keep().await }));
+    let log = settings.log;
+    let following = realtime_of(&node).map(|realtime| {
+        let tell = move |event| match event {
+            bus::Event::Away { cause } => log.observe(&Observation::BusAway { cause: &cause }),
+            bus::Event::Back { lost } => log.observe(&Observation::BusBack { lost }),
+        };
+        (realtime.clone(), tokio::spawn(realtime.follow(line, tell)))
+    });
     let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
     let process = std::process::id();
     let said = Whereabouts { process, url: format!("http://{address}") };
@@ -194,6 +209,8 @@ async fn serve(
         renewing,
         delivering,
         keeping,
+        meeting,
+        following,
     })
 }
 
@@ -203,6 +220,7 @@ fn node(
     keys: &Keys,
     rest: Arc<Rest>,
     blobs: Option<Blobs>,
+    bus: Bus,
     address: SocketAddr,
 ) -> Result<Node, keys::Error> {
     let limits =
@@ -231,7 +249,7 @@ fn node(
         })
     });
     let service = settings.realtime.service.clone();
-    let realtime = Arc::new(Realtime::new(rest.database.clone(), doorkeeper.clone(), service));
+    let realtime = Arc::new(Realtime::new(rest.database.clone(), doorkeeper.clone(), service, bus));
     let folder = settings.public.clone().map(Source::Folder);
     let bucket = settings.public_bucket.clone().map(Source::Bucket);
     let backend = Backend {
@@ -302,10 +320,15 @@ impl Running {
     pub async fn stop(self) -> io::Result<()> {
         self.stop.send_replace(true);
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
+        // Clients have left by now, and the others are told.
+        if let Some((realtime, following)) = self.following {
+            realtime.leave();
+            following.await.map_err(io::Error::other)?;
+        }
         self.listening.abort();
         self.sweeping.abort();
         self.renewing.abort();
-        for task in self.delivering.into_iter().chain(self.keeping) {
+        for task in self.delivering.into_iter().chain(self.keeping).chain(self.meeting) {
             task.abort();
         }
         self.database.close().await;
@@ -364,6 +387,13 @@ async fn sweep(database: Database) {
 fn storage_of(node: &Node) -> Option<Arc<Storage>> {
     match &node.service {
         Service::Backend(backend) => backend.storage.clone(),
+        Service::DataApi(_) | Service::Admin(_) => None,
+    }
+}
+
+fn realtime_of(node: &Node) -> Option<Arc<Realtime>> {
+    match &node.service {
+        Service::Backend(backend) => backend.realtime.clone(),
         Service::DataApi(_) | Service::Admin(_) => None,
     }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ntier_backing::blobs::S3Settings;
+use ntier_backing::bus;
 use ntier_backing::database::{Address, usual_connections};
 use ntier_node::Log;
 use ntier_security::Secret;
@@ -69,11 +70,29 @@ pub struct Settings {
 pub struct Realtime {
     pub enabled: bool,
     pub service: ntier_realtime::Settings,
+    pub bus: Bus,
+    /// On which nodes talk by NATS.
+    pub bus_subject: String,
+}
+
+/// How nodes hear each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bus {
+    /// By the PostgreSQL server, where there is one.
+    Usual,
+    Local,
+    Postgres,
+    Nats(bus::Servers),
 }
 
 impl Default for Realtime {
     fn default() -> Self {
-        Self { enabled: true, service: ntier_realtime::Settings::default() }
+        Self {
+            enabled: true,
+            service: ntier_realtime::Settings::default(),
+            bus: Bus::Usual,
+            bus_subject: "ntier".into(),
+        }
     }
 }
 
@@ -238,8 +257,21 @@ impl Settings {
         if self.api.schemas.is_empty() {
             refuse("api.schemas needs at least one schema".into());
         }
+        if self.database.is_none() && matches!(self.realtime.bus, Bus::Postgres | Bus::Nats(_)) {
+            refuse("realtime.bus needs database_url: the embedded database has one node".into());
+        }
         self.check_files(&mut refuse);
         faults
+    }
+
+    /// How this node and the others hear each other.
+    pub fn bus(&self) -> bus::Way {
+        let Realtime { enabled, bus, bus_subject, .. } = &self.realtime;
+        match (&self.database, bus) {
+            (Some(address), Bus::Usual | Bus::Postgres) if *enabled => bus::Way::Postgres(address.clone()),
+            (Some(_), Bus::Nats(servers)) if *enabled => bus::Way::Nats(servers.clone().on(bus_subject)),
+            _ => bus::Way::Local,
+        }
     }
 
     fn check_files(&self, refuse: &mut dyn FnMut(String)) {
@@ -346,6 +378,33 @@ mod tests {
             (Definition::find(name).unwrap().set)(&mut settings, "never shown").unwrap();
         }
         assert!(!format!("{settings:?}").contains("never shown"));
+    }
+
+    #[test]
+    fn nodes_hear_each_other_where_there_may_be_several() {
+        let address = ntier_backing::database::parse_url("postgres://h/x").unwrap();
+        let servers = bus::Servers::parse("nats://h").unwrap();
+        let named = servers.clone().on("here");
+        for (database, bus, expected) in [
+            (None, Bus::Usual, Some(bus::Way::Local)),
+            (None, Bus::Local, Some(bus::Way::Local)),
+            (None, Bus::Postgres, None),
+            (None, Bus::Nats(servers.clone()), None),
+            (Some(&address), Bus::Usual, Some(bus::Way::Postgres(address.clone()))),
+            (Some(&address), Bus::Postgres, Some(bus::Way::Postgres(address.clone()))),
+            (Some(&address), Bus::Local, Some(bus::Way::Local)),
+            (Some(&address), Bus::Nats(servers), Some(bus::Way::Nats(named))),
+        ] {
+            let mut settings = Settings::new(Mode::Serve);
+            (settings.database, settings.realtime.bus) = (database.cloned(), bus);
+            settings.realtime.bus_subject = "here".into();
+            assert_eq!(settings.check().is_empty(), expected.is_some(), "{:?}", settings.realtime.bus);
+            if let Some(expected) = expected {
+                assert_eq!(settings.bus(), expected);
+                settings.realtime.enabled = false;
+                assert_eq!(settings.bus(), bus::Way::Local);
+            }
+        }
     }
 
     #[test]

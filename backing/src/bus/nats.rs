@@ -31,7 +31,7 @@ pub struct Servers {
     addresses: Vec<ServerAddr>,
     login: Login,
     /// On which the nodes of a project talk.
-    pub subject: String,
+    subject: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,11 @@ impl Servers {
             (Some(user), Some(password)) => Some(Login::User(decoded(user), decoded(password))),
         });
         Some(Self { addresses, login: login.unwrap_or(Login::Nobody), subject: SUBJECT.to_owned() })
+    }
+
+    /// On another subject than `ntier`.
+    pub fn on(self, subject: &str) -> Self {
+        Self { subject: subject.to_owned(), ..self }
     }
 
     fn is_encrypted(&self) -> bool {

@@ -108,6 +108,8 @@ async fn listen(
     mut notifications: broadcast::Receiver<Notification>,
     hear: &mut Hear,
 ) {
+    // What was said before one came.
+    hear(Heard::Gap);
     loop {
         let notification = match notifications.recv().await {
             Ok(notification) => notification,

@@ -39,6 +39,14 @@ pub enum Observation<'a> {
     BlobsNotSwept {
         cause: &'a str,
     },
+    /// Other nodes cannot be reached: their clients do not hear ours.
+    BusAway {
+        cause: &'a str,
+    },
+    /// So many messages to them were lost since the start.
+    BusBack {
+        lost: u64,
+    },
 }
 
 /// What is shown.
@@ -81,6 +89,8 @@ impl Log {
                 eprintln!("blobs without a name removed blobs.removed={removed} blobs.unfinished={unfinished}");
             }
             Observation::BlobsNotSwept { cause } => eprintln!("blobs not swept: {cause}"),
+            Observation::BusAway { cause } => eprintln!("other nodes cannot be reached: {cause}"),
+            Observation::BusBack { lost } => eprintln!("other nodes can be reached again bus.lost={lost}"),
             Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
             Observation::KeysExchanged { signing } => eprintln!("keys exchanged key.id={signing}"),
             Observation::KeysNotRead { cause } => eprintln!("keys not exchanged: {cause}"),

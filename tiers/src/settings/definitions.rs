@@ -690,6 +690,76 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "realtime.private_only",
+        kind: Boolean,
+        default: "false",
+        doc: "Whether there are private channels only, which policies on realtime.messages rule",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.private_only = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_events_per_second",
+        kind: Value("COUNT"),
+        default: "1000000",
+        doc: "Messages of a node, each counted as it is said and for everybody who hears it; an average over a minute",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.messages_per_second = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_joins_per_second",
+        kind: Value("COUNT"),
+        default: "1000",
+        doc: "Channels that are joined on a node; an average over a minute",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.joins_per_second = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.max_presence_events_per_second",
+        kind: Value("COUNT"),
+        default: "10000",
+        doc: "Changes of presences on a node; an average over a minute",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.limits.presences_per_second = value::count(text, 1)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.session_check",
+        kind: Value("TIME"),
+        default: "10s",
+        doc: "Channels of a session that is signed out end after this time at the latest",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.session_check = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.bus",
+        kind: Value("WAY"),
+        default: "postgres with database_url, else local",
+        doc: "How nodes hear each other: postgres (NOTIFY), nats://user:password@host:4222 or tls://… (several between commas), local (not at all)",
+        set: |settings, text| {
+            let _: () = settings.realtime.bus = value::bus(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.bus_subject",
+        kind: Value("NAME"),
+        default: "ntier",
+        doc: "The subject on which nodes talk by NATS; projects that share its servers need different ones",
+        set: |settings, text| {
+            let _: () = settings.realtime.bus_subject = value::subject(text)?;
+            Ok(())
+        },
+    },
+    Definition {
         name: "database.connections",
         kind: Value("COUNT"),
         default: "twice the processors, at least 4",

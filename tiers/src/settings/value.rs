@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use ntier_backing::bus::Servers;
 use ntier_node::Log;
 use ntier_security::network::Network;
+
+use super::Bus;
 
 pub type Read<T> = Result<T, String>;
 
@@ -55,6 +58,24 @@ pub fn bytes(text: &str) -> Read<u64> {
         _ => return Err(wrong()),
     };
     number.checked_mul(unit).ok_or_else(wrong)
+}
+
+/// How nodes hear each other.
+pub fn bus(text: &str) -> Read<Bus> {
+    match text {
+        "local" => Ok(Bus::Local),
+        "postgres" => Ok(Bus::Postgres),
+        // It may have a password in it.
+        _ => Servers::parse(text).map(Bus::Nats).ok_or_else(|| "expected postgres, local or nats://host".to_owned()),
+    }
+}
+
+/// A subject of NATS, without wildcards.
+pub fn subject(text: &str) -> Read<String> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    };
+    text.split('.').all(is_name).then(|| text.to_owned()).ok_or_else(|| expected("a subject such as ntier.shop", text))
 }
 
 pub fn log(text: &str) -> Read<Log> {
