@@ -140,7 +140,12 @@ impl Backend {
         let path = request.uri().path();
         if let Some(rest) = behind(path, "/rest/v1") {
             let rest = rest.to_owned();
-            return self.data(request, &rest).await;
+            let may_write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            let response = self.data(request, &rest).await;
+            if let Some(realtime) = self.realtime.as_ref().filter(|_| may_write && response.status().is_success()) {
+                realtime.written();
+            }
+            return response;
         }
         if let (Some(auth), Some(rest)) = (&self.auth, behind(path, "/auth/v1"))
             && !rest.starts_with("/.well-known/")
@@ -150,7 +155,7 @@ impl Backend {
             return self.sign_in(auth, request, &rest).await;
         }
         if let (Some(realtime), Some(rest)) = (&self.realtime, behind(path, "/realtime/v1")) {
-            return realtime.answer(rest, &request);
+            return realtime.answer(rest, &request).await;
         }
         if let (Some(auth), true, Some(rest)) = (&self.auth, self.inbox, behind(path, "/inbox")) {
             let (rest, method) = (rest.to_owned(), request.method().clone());

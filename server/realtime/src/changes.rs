@@ -1,0 +1,443 @@
+//! Changes of the database, and broadcasts that came through it: each node reads the outbox once, in the order of positions, and tells
+//! whoever listens there.
+//!
+//! What a channel hears begins at a position, its own where it names one (`since`). It is told the earlier ones first, beside the others,
+//! and joins them when it has all that they have; so it hears everything once, whatever node it comes to.
+
+mod ask;
+mod audience;
+mod deal;
+mod table;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ntier_backing::database::{Batch, Database, Error};
+use ntier_protocol::realtime::binding::{Binding, Unsubscribed, Wanted};
+use ntier_protocol::realtime::error::Refusal;
+use ntier_protocol::realtime::filter::{Operator, Unfit};
+use ntier_protocol::realtime::outbound::{Address, System};
+use ntier_protocol::realtime::position::Position;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::authorize;
+use crate::hub::{Hub, Membership};
+use ask::{Asker, Kept, Row};
+use audience::{Entry, Interned, Listener, Viewer};
+use deal::Delivery;
+
+/// How often a node looks for what others have written, while somebody listens.
+const PACE: Duration = Duration::from_millis(25);
+/// Between two looks at least: what is written at the same time is read together.
+const BREATH: Duration = Duration::from_millis(4);
+/// Before the database is asked again that could not be.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Rows that are read at once.
+const CHUNK: usize = 1000;
+/// Likewise, of those that one channel has missed.
+const REPLAYED: usize = 200;
+/// How long a join waits for the feed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What has been done, since the node runs.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub read: AtomicU64,
+    pub delivered: AtomicU64,
+    pub replayed: AtomicU64,
+    /// Channels that had been away for too long.
+    pub too_old: AtomicU64,
+}
+
+/// One node's.
+#[derive(Debug)]
+pub struct Feed {
+    asker: Asker,
+    hub: Arc<Hub>,
+    record_bytes: usize,
+    state: Mutex<State>,
+    /// Channels that hear of the database.
+    interested: AtomicUsize,
+    wake: Notify,
+    /// Rounds that have begun, and that have ended.
+    begun: AtomicU64,
+    ended: watch::Sender<u64>,
+    pub figures: Figures,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Until where it has been read. `None`: nobody listens, and what is written meanwhile is nobody's.
+    cursor: Option<Position>,
+    listeners: Arc<Vec<Arc<Listener>>>,
+    viewers: Interned<Viewer>,
+    wanted: Interned<Wanted>,
+}
+
+/// As long as it is there, the feed is read.
+#[derive(Debug)]
+pub struct Interest(Arc<Feed>);
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.0.interested.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A channel's listening, until it is dropped.
+#[derive(Debug)]
+pub struct Listening {
+    feed: Arc<Feed>,
+    listener: Arc<Listener>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut state = self.feed.state();
+        if state.listeners.iter().any(|other| Arc::ptr_eq(other, &self.listener)) {
+            Arc::make_mut(&mut state.listeners).retain(|other| !Arc::ptr_eq(other, &self.listener));
+        }
+    }
+}
+
+/// What a join asks for.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    pub bindings: &'a [Binding],
+    /// Where each of them begins, in their order, and where broadcasts of the database do.
+    pub since: Vec<Option<Position>>,
+    pub broadcasts_since: Option<Position>,
+    pub is_old: bool,
+}
+
+impl Feed {
+    /// `record_bytes`: longer rows are told without their large values.
+    pub fn new(database: Database, hub: Arc<Hub>, record_bytes: usize) -> Self {
+        Self {
+            asker: Asker::new(database),
+            hub,
+            record_bytes,
+            state: Mutex::default(),
+            interested: AtomicUsize::new(0),
+            wake: Notify::new(),
+            begun: AtomicU64::new(0),
+            ended: watch::Sender::new(0),
+            figures: Figures::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node has written something; whoever listens hears of it at once.
+    pub fn poke(&self) {
+        if self.interested.load(Ordering::Acquire) > 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Begins to read, where it was not read yet: what is said from now on is heard.
+    pub async fn interest(self: &Arc<Self>) -> Result<Interest, Refusal> {
+        self.interested.fetch_add(1, Ordering::AcqRel);
+        let interest = Interest(self.clone());
+        if self.state().cursor.is_none() {
+            self.now().await.ok_or(Refusal::Unreachable)?;
+        }
+        Ok(interest)
+    }
+
+    /// A position that is after all that was committed before this call.
+    async fn now(&self) -> Option<Position> {
+        let mut ended = self.ended.subscribe();
+        let next = self.begun.load(Ordering::Acquire) + 1;
+        self.wake.notify_one();
+        timeout(PATIENCE, ended.wait_for(|ended| *ended >= next)).await.ok()?.ok()?;
+        self.state().cursor
+    }
+
+    /// Reads as long as the node runs.
+    pub async fn run(&self) {
+        loop {
+            let is_idle = {
+                let mut state = self.state();
+                let is_idle = self.interested.load(Ordering::Acquire) == 0;
+                if is_idle {
+                    state.cursor = None;
+                }
+                is_idle
+            };
+            if is_idle {
+                self.wake.notified().await;
+                continue;
+            }
+            let round = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+            match self.round().await {
+                Ok(()) => {
+                    self.ended.send_replace(round);
+                    sleep(BREATH).await;
+                    let _ = timeout(PACE - BREATH, self.wake.notified()).await;
+                }
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Deletes what is older than that, or more than so many bytes, and gives published tables their triggers where PostgreSQL cannot tell
+    /// that there is a new one.
+    pub async fn keep(&self, age: Duration, bytes: u64) {
+        let (age, bytes) = (format!("{} seconds", age.as_secs()), bytes.to_string());
+        let parameters = vec![Some(age.into()), Some(bytes.into())];
+        let statements = vec![
+            ask::statement("select ntier.sweep_changes($1::interval, $2::bigint)", parameters),
+            ask::statement("select ntier.attach_changes()", Vec::new()),
+        ];
+        let deadline = Duration::from_mins(5);
+        // What fails now is done the next time.
+        for statement in statements {
+            let batch = Batch { statements: vec![statement], deadline, ..Batch::default() };
+            let _ = self.asker.database.run(batch).await;
+        }
+    }
+
+    /// Reads all there is.
+    async fn round(&self) -> Result<(), Error> {
+        let cursor = self.state().cursor;
+        let Some(mut cursor) = cursor else {
+            let kept = self.asker.sequenced().await?;
+            self.state().cursor = Some(kept.end());
+            return Ok(());
+        };
+        loop {
+            let (kept, rows) = self.asker.after(cursor, CHUNK, self.record_bytes, true).await?;
+            if !kept.has_all_after(cursor) {
+                self.lost(cursor, kept);
+                return Ok(());
+            }
+            let is_all = rows.len() < CHUNK;
+            let Some(last) = rows.last() else { return Ok(()) };
+            cursor = if is_all { Position { id: i64::MAX, ..last.position } } else { last.position };
+            let listeners = {
+                let mut state = self.state();
+                state.cursor = Some(cursor);
+                state.listeners.clone()
+            };
+            self.figures.read.fetch_add(rows.len() as u64, Ordering::Relaxed);
+            for delivery in deal::deal(&self.asker, &rows, &listeners).await {
+                self.say(delivery);
+            }
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The node was away for longer than changes are kept.
+    fn lost(&self, since: Position, kept: Kept) {
+        let listeners = {
+            let mut state = self.state();
+            state.cursor = Some(kept.end());
+            state.listeners.clone()
+        };
+        for listener in listeners.iter() {
+            self.too_old(listener, since, kept);
+        }
+    }
+
+    fn too_old(&self, listener: &Listener, since: Position, kept: Kept) {
+        self.figures.too_old.fetch_add(1, Ordering::Relaxed);
+        let system = System::TooOld { since, position: Some(kept.end()) };
+        listener.member.say(&listener.address.system(&system));
+    }
+
+    fn say(&self, delivery: Delivery) {
+        match delivery {
+            Delivery::Broadcast { message, room, position } => self.hub.say_stored(&room, &message, position.batch),
+            Delivery::Change { message, listeners } => {
+                self.figures.delivered.fetch_add(listeners.len() as u64, Ordering::Relaxed);
+                let mut by_thread: Vec<(usize, Vec<_>)> = Vec::new();
+                for listener in listeners {
+                    match by_thread.iter_mut().find(|(thread, _)| *thread == listener.thread) {
+                        Some((_, members)) => members.push(listener.member.clone()),
+                        None => by_thread.push((listener.thread, vec![listener.member.clone()])),
+                    }
+                }
+                for (thread, members) in by_thread {
+                    self.hub.tell(thread, members, message.clone());
+                }
+            }
+        }
+    }
+
+    /// Somebody whom PostgreSQL may be asked as.
+    pub fn viewer(&self, asker: &authorize::Asker) -> Arc<Viewer> {
+        let viewer = Viewer { role: asker.role.clone(), claims: asker.claims.clone() };
+        self.state().viewers.get(viewer)
+    }
+
+    /// Until where it was read.
+    pub fn position(&self) -> Option<Position> {
+        self.state().cursor
+    }
+
+    /// Lets a channel hear what it asks for, and says what is to be told of that. `None` where it does not listen: it asks for nothing, or
+    /// for something that cannot be.
+    pub async fn subscribe(
+        self: &Arc<Self>,
+        membership: &Membership,
+        address: &Address,
+        viewer: Arc<Viewer>,
+        asked: Asked<'_>,
+    ) -> Option<Listening> {
+        if asked.bindings.is_empty() && asked.broadcasts_since.is_none() {
+            return None;
+        }
+        let member = &membership.member;
+        // Until it has been told what it missed, it hears nothing else of the database's broadcasts.
+        if asked.broadcasts_since.is_some() {
+            member.floor.store(i64::MAX, Ordering::Relaxed);
+        }
+        let wanted = match self.wanted(&viewer, asked.bindings).await {
+            Ok(wanted) => wanted,
+            Err(why) => {
+                member.say(&address.system(&System::NotSubscribed(&why)));
+                Vec::new()
+            }
+        };
+        let Some(now) = self.now().await else {
+            member.say(&address.system(&System::NotSubscribed(UNREACHABLE)));
+            return None;
+        };
+        let mut from = asked.broadcasts_since.unwrap_or(now);
+        let entries = wanted.into_iter().map(|(at, id, wanted)| {
+            let after = asked.since.get(at).copied().flatten().unwrap_or(now);
+            from = from.min(after);
+            Entry { id, wanted, after }
+        });
+        let entries: Vec<Entry> = entries.collect();
+        if !entries.is_empty() {
+            member.say(&address.system(&System::Subscribed { position: Some(from) }));
+        }
+        let place = (member.clone(), membership.thread, membership.room.clone());
+        let listener = Arc::new(Listener::new(place, address.clone(), asked.is_old, entries, viewer));
+        tokio::spawn(self.clone().catch_up(listener.clone(), from, asked.broadcasts_since));
+        Some(Listening { feed: self.clone(), listener })
+    }
+
+    /// What the bindings want, if all of it can be: their numbers, their ids and themselves. Else why not, as `system` says it.
+    async fn wanted(&self, viewer: &Viewer, bindings: &[Binding]) -> Result<Vec<(usize, u32, Arc<Wanted>)>, String> {
+        let mut all = Vec::with_capacity(bindings.len());
+        for (at, binding) in bindings.iter().enumerate() {
+            let wanted = binding.wanted.as_ref().map_err(ToString::to_string)?;
+            self.check(viewer, wanted).await?;
+            all.push((at, binding.id, self.state().wanted.get(wanted.clone())));
+        }
+        Ok(all)
+    }
+
+    async fn check(&self, viewer: &Viewer, wanted: &Wanted) -> Result<(), String> {
+        let away = |_| UNREACHABLE.to_owned();
+        if wanted.schema == "*" || wanted.table == "*" {
+            let is_published = self.asker.is_published(&wanted.schema, &wanted.table).await.map_err(away)?;
+            return if is_published { Ok(()) } else { Err(wanted.not_published().to_string()) };
+        }
+        let table = self.asker.table(&wanted.schema, &wanted.table, &viewer.role).await.map_err(away)?;
+        let table = table.ok_or_else(|| wanted.not_published().to_string())?;
+        table.fits(&wanted.filters, wanted.select.as_deref()).map_err(|unfit| wanted.unfit(&unfit).to_string())?;
+        match self.asker.literals(viewer, &table, &wanted.filters).await {
+            Ok(()) => Ok(()),
+            Err(Error::Refused(refusal)) => Err(refused(wanted, &refusal.code, &refusal.message).to_string()),
+            Err(_) => Err(UNREACHABLE.to_owned()),
+        }
+    }
+
+    /// Tells a channel what came after a position, and then lets it hear what others hear.
+    async fn catch_up(self: Arc<Self>, listener: Arc<Listener>, from: Position, broadcasts: Option<Position>) {
+        let mut cursor = from;
+        loop {
+            if listener.member.is_gone.load(Ordering::Relaxed) || self.hand_over(&listener, cursor) {
+                return;
+            }
+            let Ok((kept, rows)) = self.asker.after(cursor, REPLAYED, self.record_bytes, false).await else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            if !kept.has_all_after(cursor) {
+                self.too_old(&listener, cursor, kept);
+                cursor = kept.end();
+                continue;
+            }
+            self.replay(&listener, &rows, broadcasts).await;
+            cursor = match rows.last() {
+                Some(last) if rows.len() >= REPLAYED => last.position,
+                // The newest batch was looked up before the rows were, so these are all that there is until then.
+                Some(last) => kept.end().max(Position { id: i64::MAX, ..last.position }),
+                None => kept.end(),
+            };
+        }
+    }
+
+    /// From here on the channel hears what all hear, if it has been told all that the feed has told.
+    fn hand_over(&self, listener: &Arc<Listener>, cursor: Position) -> bool {
+        let mut state = self.state();
+        // What the feed reads next is after what it has read.
+        let is_level = state.cursor.is_some_and(|live| cursor >= live);
+        if is_level && !listener.member.is_gone.load(Ordering::Relaxed) {
+            listener.begin(cursor);
+            listener.member.floor.store(cursor.batch, Ordering::Relaxed);
+            Arc::make_mut(&mut state.listeners).push(listener.clone());
+        }
+        is_level
+    }
+
+    async fn replay(&self, listener: &Arc<Listener>, rows: &[Row], broadcasts: Option<Position>) {
+        for delivery in deal::deal(&self.asker, rows, std::slice::from_ref(listener)).await {
+            let message = match delivery {
+                Delivery::Change { message, .. } => message,
+                Delivery::Broadcast { message, room, position }
+                    if room == listener.room
+                        && listener.member.hears_broadcasts.load(Ordering::Relaxed)
+                        && broadcasts.is_some_and(|since| position > since) =>
+                {
+                    message
+                }
+                Delivery::Broadcast { .. } => continue,
+            };
+            listener.member.outbox.room().await;
+            listener.member.tell(&message);
+            self.figures.replayed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Listening {
+    /// The channel goes on as somebody else.
+    pub fn change(&self, viewer: Arc<Viewer>) {
+        self.listener.change(viewer);
+    }
+}
+
+const UNREACHABLE: &str = "Realtime was unable to connect to the project database";
+
+fn refused(wanted: &Wanted, code: &str, message: &str) -> Unsubscribed {
+    let condition = match code {
+        "2201B" => {
+            let is_pattern = |operator| matches!(operator, Operator::Match | Operator::IMatch);
+            let pattern = wanted.filters.iter().find(|filter| is_pattern(filter.operator));
+            let operator = pattern.map(|filter| filter.operator);
+            if let Some(operator) = operator {
+                return wanted.unfit(&Unfit::Pattern { operator, why: message.to_owned() });
+            }
+            "invalid_regular_expression"
+        }
+        "22P02" => "invalid_text_representation",
+        "22007" => "invalid_datetime_format",
+        "22008" => "datetime_field_overflow",
+        "22003" => "numeric_value_out_of_range",
+        "42501" => "insufficient_privilege",
+        _ => "data_exception",
+    };
+    wanted.failed(code, condition, message)
+}

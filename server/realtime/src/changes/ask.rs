@@ -1,0 +1,343 @@
+//! What PostgreSQL is asked about changes: what came, how a table looks to a role, which rows somebody may see.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ntier_backing::database::{
+    Access, Answer, Batch, Company, Database, Error, Row as DataRow, Rows, Session, Statement,
+};
+use ntier_protocol::realtime::binding::Operation;
+use ntier_protocol::realtime::filter::{Filter, Operator, Value};
+use ntier_protocol::realtime::position::Position;
+
+use super::audience::Viewer;
+use super::table::{Column, Table};
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Asker {
+    pub database: Database,
+    /// By relation and role, with the text they were read from.
+    tables: Mutex<HashMap<(u32, String), (Bytes, Arc<Table>)>>,
+}
+
+/// A row of the outbox.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub position: Position,
+    /// `2026-08-21T14:03:56.123Z`
+    pub at: String,
+    /// The OID of its table.
+    pub relation: u32,
+    /// `None`: a broadcast.
+    pub operation: Option<Operation>,
+    /// Large values are left out.
+    pub is_cut: bool,
+    pub old: Option<Bytes>,
+    pub new: Option<Bytes>,
+}
+
+/// The batches that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    pub oldest: i64,
+    pub newest: i64,
+}
+
+impl Kept {
+    /// Whether all that came after the position is there.
+    pub fn has_all_after(self, position: Position) -> bool {
+        let is_whole = position.batch == 0 || position.id == i64::MAX;
+        let first = if is_whole { position.batch } else { position.batch - 1 };
+        first >= self.oldest && position.batch <= self.newest
+    }
+
+    /// Where all of it is read.
+    pub fn end(self) -> Position {
+        Position { batch: self.newest, id: i64::MAX }
+    }
+}
+
+const SEQUENCE: &str = "select ntier.sequence_changes()";
+const KEPT: &str = "select min(batch), max(batch) from ntier.change_batches";
+
+impl Asker {
+    pub fn new(database: Database) -> Self {
+        Self { database, tables: Mutex::default() }
+    }
+
+    /// Writes a batch if something is new, and says what there is.
+    pub async fn sequenced(&self) -> Result<Kept, Error> {
+        let statements = vec![statement(SEQUENCE, Vec::new()), statement(KEPT, Vec::new())];
+        let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
+        kept(answer.results.get(1))
+    }
+
+    /// What comes after the position, at most `most` rows, after a batch was written if something is new and `sequence` is said.
+    pub async fn after(
+        &self,
+        position: Position,
+        most: usize,
+        largest: usize,
+        sequence: bool,
+    ) -> Result<(Kept, Vec<Row>), Error> {
+        let text =
+            "select batch, id, at, relation, operation, is_cut, old, new from ntier.changes_after($1, $2, $3, $4)";
+        let number = |number: String| Some(Bytes::from(number));
+        let parameters = vec![
+            number(position.batch.to_string()),
+            number(position.id.to_string()),
+            number(most.to_string()),
+            number(largest.to_string()),
+        ];
+        let mut statements = vec![statement(KEPT, Vec::new()), statement(text, parameters)];
+        if sequence {
+            statements.insert(0, statement(SEQUENCE, Vec::new()));
+        }
+        let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
+        let mut results = answer.results.into_iter().skip(usize::from(sequence));
+        let kept = kept(results.next().as_ref())?;
+        let rows = results.next().map(|rows| rows.rows.iter().filter_map(row).collect()).unwrap_or_default();
+        Ok((kept, rows))
+    }
+
+    /// Tables as roles see them; those that are not published are not among them.
+    pub async fn tables(&self, asked: Vec<(u32, String)>) -> Result<HashMap<(u32, String), Arc<Table>>, Error> {
+        let question = |(relation, role): &(u32, String)| {
+            let parameters = vec![Some(relation.to_string().into()), Some(role.clone().into())];
+            statement("select ntier.change_table($1, $2)", parameters)
+        };
+        let statements = asked.iter().map(question).collect();
+        let answer = self.look(statements).await?;
+        let mut known = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = HashMap::new();
+        for (key, rows) in asked.into_iter().zip(answer.results) {
+            let Some(text) = rows.rows.first().and_then(|row| row.bytes(0)) else {
+                known.remove(&key);
+                continue;
+            };
+            match known.get(&key) {
+                Some((before, table)) if *before == text => {
+                    found.insert(key, table.clone());
+                }
+                _ => {
+                    let Some(table) = serde_json::from_slice(&text).ok().map(Arc::new) else { continue };
+                    known.insert(key.clone(), (text, Arc::clone(&table)));
+                    found.insert(key, table);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A published table by its names, as a role sees it.
+    pub async fn table(&self, schema: &str, name: &str, role: &str) -> Result<Option<Table>, Error> {
+        let text = "select ntier.change_table(c.oid, $3) from pg_catalog.pg_class c join pg_catalog.pg_namespace n \
+                    on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
+        let parameters = [schema, name, role].map(|text| Some(Bytes::from(text.to_owned()))).to_vec();
+        let answer = self.look(vec![statement(text, parameters)]).await?;
+        let text = answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.bytes(0));
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Whether some table is published that is meant; `*` is any.
+    pub async fn is_published(&self, schema: &str, name: &str) -> Result<bool, Error> {
+        let text = "select from pg_catalog.pg_publication_tables where pubname = 'supabase_realtime' \
+                    and ($1 = '*' or schemaname = $1) and ($2 = '*' or tablename = $2) limit 1";
+        let parameters = [schema, name].map(|text| Some(Bytes::from(text.to_owned()))).to_vec();
+        let answer = self.look(vec![statement(text, parameters)]).await?;
+        Ok(answer.results.first().is_some_and(|rows| !rows.rows.is_empty()))
+    }
+
+    /// Which rows of a table somebody sees now, of those whose keys are given column by column: their numbers, from 1.
+    pub async fn visible(
+        &self,
+        viewer: &Viewer,
+        table: &Table,
+        keys: &[Vec<Option<String>>],
+    ) -> Result<Vec<usize>, Error> {
+        let key: Vec<&Column> = table.key().collect();
+        let mut text = "select k.n from unnest(".to_owned();
+        for (at, column) in key.iter().enumerate() {
+            let _ = write!(text, "{}${}::{}[]", if at == 0 { "" } else { ", " }, at + 1, column.sql);
+        }
+        text.push_str(") with ordinality as k (");
+        for at in 0..key.len() {
+            let _ = write!(text, "c{at}, ");
+        }
+        let _ = write!(text, "n) join {}.{} as t on ", quoted(&table.schema), quoted(&table.name));
+        for (at, column) in key.iter().enumerate() {
+            let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
+        }
+        let parameters = (0..key.len()).map(|at| Some(array(keys.iter().map(|row| row[at].as_deref())))).collect();
+        let answer = self.ask(viewer, &table.schema, vec![statement(&text, parameters)]).await?;
+        let rows = answer.results.first().map(|rows| rows.rows.as_slice()).unwrap_or_default();
+        Ok(rows.iter().filter_map(|row| row.text(0)?.parse().ok()).collect())
+    }
+
+    /// Whether values pass filters, in the order that they are given.
+    pub async fn passes(
+        &self,
+        viewer: &Viewer,
+        schema: &str,
+        asked: &[(&Column, &Filter, &str)],
+    ) -> Result<bool, Error> {
+        let question = |(column, filter, value): &(&Column, &Filter, &str)| {
+            let (sql, not) = (&column.sql, if filter.negated { "not " } else { "" });
+            let operator = filter.operator.sql();
+            let text = match (&filter.value, filter.operator) {
+                (Value::Many { .. }, _) => format!("select {not}(($1::text)::{sql} {operator} (($2::text)::{sql}[]))"),
+                (_, Operator::Match | Operator::IMatch | Operator::Like | Operator::ILike) => {
+                    format!("select {not}(($1::text)::{sql} {operator} $2::text)")
+                }
+                _ => format!("select {not}(($1::text)::{sql} {operator} ($2::text)::{sql})"),
+            };
+            let parameters = vec![Some((*value).to_owned().into()), Some(filter.value.literal().to_owned().into())];
+            statement(&text, parameters)
+        };
+        let answer = self.ask(viewer, schema, asked.iter().map(question).collect()).await?;
+        let is_true = |rows: &Rows| rows.rows.first().and_then(|row| row.text(0)) == Some("t");
+        Ok(answer.results.iter().all(is_true))
+    }
+
+    /// Whether the literals of filters are of their columns' types.
+    pub async fn literals(&self, viewer: &Viewer, table: &Table, filters: &[Filter]) -> Result<(), Error> {
+        let question = |filter: &Filter| {
+            let column = table.readable(&filter.column)?;
+            let literal = Some(Bytes::from(filter.value.literal().to_owned()));
+            let text = match (&filter.value, filter.operator) {
+                (Value::Many { .. }, _) => format!("select ($1::text)::{}[] is null", column.sql),
+                (_, Operator::Is) => return None,
+                (_, Operator::Match) => "select '' ~ $1::text".to_owned(),
+                (_, Operator::IMatch) => "select '' ~* $1::text".to_owned(),
+                (_, Operator::Like | Operator::ILike) => "select '' like $1::text".to_owned(),
+                _ => format!("select ($1::text)::{} is null", column.sql),
+            };
+            Some(statement(&text, vec![literal]))
+        };
+        let statements: Vec<Statement> = filters.iter().filter_map(question).collect();
+        if !statements.is_empty() {
+            self.ask(viewer, &table.schema, statements).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads as somebody.
+    async fn ask(&self, viewer: &Viewer, schema: &str, statements: Vec<Statement>) -> Result<Answer, Error> {
+        let settings = vec![
+            ("search_path".into(), format!("{}, public, extensions", quoted(schema))),
+            ("role".into(), viewer.role.to_string()),
+            ("request.headers".into(), "{}".to_owned()),
+            ("request.jwt.claims".into(), viewer.claims.to_string()),
+        ];
+        let session = Some(Session { settings, isolation: None });
+        self.read(session, statements).await
+    }
+
+    /// Reads as the node.
+    async fn look(&self, statements: Vec<Statement>) -> Result<Answer, Error> {
+        self.read(Some(Session::default()), statements).await
+    }
+
+    async fn read(&self, session: Option<Session>, statements: Vec<Statement>) -> Result<Answer, Error> {
+        let batch = Batch {
+            session,
+            statements,
+            access: Access::ReadOnly,
+            deadline: PATIENCE,
+            company: Company::Transaction,
+            ..Batch::default()
+        };
+        self.database.run(batch).await
+    }
+}
+
+pub fn statement(text: &str, parameters: Vec<Option<Bytes>>) -> Statement {
+    Statement { text: text.into(), parameters }
+}
+
+fn kept(rows: Option<&Rows>) -> Result<Kept, Error> {
+    let row = rows.and_then(|rows| rows.rows.first());
+    let number = |column| row.and_then(|row: &DataRow| row.text(column)).and_then(|text| text.parse().ok());
+    match (number(0), number(1)) {
+        (Some(oldest), Some(newest)) => Ok(Kept { oldest, newest }),
+        _ => Err(Error::Unavailable("ntier.change_batches is empty".into())),
+    }
+}
+
+fn row(row: &DataRow) -> Option<Row> {
+    let mut values = row.values();
+    let mut text = || Some(std::str::from_utf8(values.next()??).ok()?);
+    let position = Position { batch: text()?.parse().ok()?, id: text()?.parse().ok()? };
+    let (at, relation) = (text()?.to_owned(), text()?.parse().ok()?);
+    let operation = match text()? {
+        "I" => Some(Operation::Insert),
+        "U" => Some(Operation::Update),
+        "D" => Some(Operation::Delete),
+        _ => None,
+    };
+    let is_cut = text()? == "t";
+    Some(Row { position, at, relation, operation, is_cut, old: row.bytes(6), new: row.bytes(7) })
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A literal of an array.
+fn array<'a>(items: impl Iterator<Item = Option<&'a str>>) -> Bytes {
+    let mut out = String::from("{");
+    for item in items {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        match item {
+            None => out.push_str("null"),
+            Some(item) => {
+                out.push('"');
+                for character in item.chars() {
+                    if matches!(character, '"' | '\\') {
+                        out.push('\\');
+                    }
+                    out.push(character);
+                }
+                out.push('"');
+            }
+        }
+    }
+    out.push('}');
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_goes_back_to_the_position_or_not() {
+        let kept = Kept { oldest: 5, newest: 9 };
+        for (batch, id, expected) in [
+            (9, 3, true),
+            (6, 1, true),
+            (5, 1, false),
+            (5, i64::MAX, true),
+            (4, i64::MAX, false),
+            (10, 1, false),
+            (0, 0, false),
+        ] {
+            assert_eq!(kept.has_all_after(Position { batch, id }), expected, "{batch}.{id}");
+        }
+        assert!(Kept { oldest: 0, newest: 0 }.has_all_after(Position { batch: 0, id: 0 }));
+    }
+
+    #[test]
+    fn arrays_are_quoted() {
+        let items = [Some("a\"b\\,"), None, Some("")];
+        assert_eq!(array(items.into_iter()), Bytes::from_static(br#"{"a\"b\\,",null,""}"#));
+    }
+}

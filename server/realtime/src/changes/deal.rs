@@ -1,0 +1,453 @@
+//! Who hears of which rows: decided for all of a chunk together, told in the order of the rows.
+//!
+//! Channels that want the same as the same viewer are one class; PostgreSQL is asked once for each viewer, and what is said is written
+//! once for all who hear the same.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use ntier_backing::database::Error;
+use ntier_protocol::realtime::binding::{Operation, Wanted};
+use ntier_protocol::realtime::change::{self, Change, RecordError};
+use ntier_protocol::realtime::filter::verdict::Verdict;
+use ntier_protocol::realtime::message::{Content, Json};
+use ntier_protocol::realtime::outbound::{self, Meta};
+use ntier_protocol::realtime::position::Position;
+use ntier_protocol::realtime::topic;
+use ntier_protocol::realtime::write::Fanout;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ask::{Asker, Row};
+use super::audience::{Entry, Listener, Viewer};
+use super::table::{self, Record, Table};
+use crate::hub::Room;
+
+/// Viewers that are asked for at the same time.
+const AT_ONCE: usize = 32;
+/// Between two attempts to reach the database.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a question is asked again that takes too long.
+const ATTEMPTS: u32 = 3;
+
+/// What is to be said, in its order.
+#[derive(Debug)]
+pub enum Delivery {
+    Change { message: Arc<Fanout>, listeners: Vec<Arc<Listener>> },
+    Broadcast { message: Arc<Fanout>, room: Room, position: Position },
+}
+
+/// Listeners that are told the same.
+struct Class<'a> {
+    viewer: Arc<Viewer>,
+    topic: &'a Arc<str>,
+    is_old: bool,
+    entries: Vec<Entry>,
+    listeners: Vec<Arc<Listener>>,
+}
+
+/// A class and a table that one of its entries is about.
+struct Pair<'a> {
+    class: usize,
+    table: Arc<Table>,
+    entries: Vec<&'a Entry>,
+}
+
+/// A row of a table, read.
+struct Read<'a> {
+    row: &'a Row,
+    old: Option<Record<'a>>,
+    new: Option<Record<'a>>,
+}
+
+impl Read<'_> {
+    /// What filters look at.
+    fn record(&self) -> Option<&Record<'_>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+/// Decides for these rows. It waits as long as the database is away.
+pub async fn deal(asker: &Asker, rows: &[Row], listeners: &[Arc<Listener>]) -> Vec<Delivery> {
+    let classes = classes(rows, listeners);
+    let pairs = pairs(asker, rows, &classes).await;
+    let read: Vec<Read> = rows.iter().map(read).collect();
+    let seen = seen(asker, &read, &classes, &pairs).await;
+    let mut deliveries = Vec::new();
+    for (at, read) in read.iter().enumerate() {
+        match read.row.operation {
+            None => deliveries.extend(broadcast(read.row)),
+            Some(operation) => {
+                if let Some(pairs) = pairs.get(&read.row.relation) {
+                    tell(&mut deliveries, (at, read, operation), &classes, pairs, &seen);
+                }
+            }
+        }
+    }
+    deliveries
+}
+
+fn classes<'a>(rows: &[Row], listeners: &'a [Arc<Listener>]) -> Vec<Class<'a>> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let mut classes: Vec<Class> = Vec::new();
+    let mut known: HashMap<_, usize> = HashMap::new();
+    for listener in listeners {
+        let viewer = listener.viewer();
+        let begin = listener.begun_after();
+        // Where it began tells listeners apart only where it is among these rows.
+        let after =
+            |entry: &Entry| entry.after.max(begin).max(Position { id: first.position.id - 1, ..first.position });
+        let entries: Vec<_> =
+            listener.entries.iter().map(|entry| (entry.id, name(&entry.wanted), after(entry))).collect();
+        let key = (name(&viewer), &listener.topic, listener.is_old, entries);
+        let at = *known.entry(key).or_insert_with(|| {
+            classes.push(Class {
+                viewer,
+                topic: &listener.topic,
+                is_old: listener.is_old,
+                entries: listener.entries.iter().map(|entry| Entry { after: after(entry), ..entry.clone() }).collect(),
+                listeners: Vec::new(),
+            });
+            classes.len() - 1
+        });
+        classes[at].listeners.push(listener.clone());
+    }
+    classes
+}
+
+/// By relation.
+async fn pairs<'a>(asker: &Asker, rows: &[Row], classes: &'a [Class<'a>]) -> HashMap<u32, Vec<Pair<'a>>> {
+    let changes = rows.iter().filter(|row| row.operation.is_some());
+    let relations: HashSet<u32> = changes.map(|row| row.relation).collect();
+    let roles: HashSet<&str> = classes.iter().map(|class| &*class.viewer.role).collect();
+    let asked: Vec<(u32, String)> =
+        relations.iter().flat_map(|relation| roles.iter().map(|role| (*relation, (*role).to_owned()))).collect();
+    if asked.is_empty() {
+        return HashMap::new();
+    }
+    let tables = loop {
+        match asker.tables(asked.clone()).await {
+            Ok(tables) => break tables,
+            // Of a role that is gone, or a table: nobody can be told of it, and nothing else is known of the others.
+            Err(Error::Refused(_)) => break HashMap::new(),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    let mut pairs: HashMap<u32, Vec<Pair>> = HashMap::new();
+    for relation in relations {
+        for (class, it) in classes.iter().enumerate() {
+            let Some(table) = tables.get(&(relation, it.viewer.role.to_string())).filter(|table| table.is_readable())
+            else {
+                continue;
+            };
+            let is_meant = |wanted: &Wanted| {
+                (wanted.schema == "*" || wanted.schema == table.schema)
+                    && (wanted.table == "*" || wanted.table == table.name)
+            };
+            let entries: Vec<_> = it.entries.iter().filter(|entry| is_meant(&entry.wanted)).collect();
+            if !entries.is_empty() {
+                pairs.entry(relation).or_default().push(Pair { class, table: table.clone(), entries });
+            }
+        }
+    }
+    pairs
+}
+
+fn read(row: &Row) -> Read<'_> {
+    let is_change = row.operation.is_some();
+    Read {
+        row,
+        old: row.old.as_deref().filter(|_| is_change).and_then(table::record),
+        new: row.new.as_deref().filter(|_| is_change).and_then(table::record),
+    }
+}
+
+/// Whether an entry is for a row, but for what only PostgreSQL knows.
+fn verdict(entry: &Entry, read: &Read, operation: Operation, table: &Table) -> Verdict {
+    if entry.after >= read.row.position || !entry.wanted.event.includes(operation) {
+        return Verdict::Fails;
+    }
+    match read.record() {
+        Some(record) if operation == Operation::Delete => {
+            table.passes(&entry.wanted.filters, &identity(table, record, table.full))
+        }
+        Some(record) => table.passes(&entry.wanted.filters, record),
+        None => Verdict::Fails,
+    }
+}
+
+/// What is told of an old row: all of it where the table's replica identity says so and no policy hides rows, else its key.
+fn identity<'a>(table: &Table, record: &Record<'a>, is_full: bool) -> Record<'a> {
+    let is_whole = is_full && !table.row_security;
+    let columns = table.columns.iter().filter(|column| is_whole || column.key);
+    columns
+        .filter_map(|column| record.get_key_value(column.name.as_str()))
+        .map(|(name, raw)| (name.clone(), *raw))
+        .collect()
+}
+
+/// What PostgreSQL says.
+#[derive(Default)]
+struct Seen {
+    /// Viewers and rows.
+    visible: HashSet<(usize, usize)>,
+    /// Viewers, rows and entries.
+    passed: HashSet<(usize, usize, usize)>,
+}
+
+/// What one of several is told apart by, as long as it is there.
+fn name<T>(one: &Arc<T>) -> usize {
+    Arc::as_ptr(one).addr()
+}
+
+struct Question<'a> {
+    viewer: &'a Arc<Viewer>,
+    table: &'a Arc<Table>,
+    /// Numbers of rows, and their keys.
+    rows: Vec<(usize, Vec<Option<String>>)>,
+    filters: Vec<(usize, &'a Arc<Wanted>)>,
+}
+
+async fn seen(asker: &Asker, read: &[Read<'_>], classes: &[Class<'_>], pairs: &HashMap<u32, Vec<Pair<'_>>>) -> Seen {
+    let mut questions: HashMap<(u32, usize), Question> = HashMap::new();
+    for (at, it) in read.iter().enumerate() {
+        let Some(operation) = it.row.operation else { continue };
+        for pair in pairs.get(&it.row.relation).into_iter().flatten() {
+            let class = &classes[pair.class];
+            let verdicts = pair.entries.iter().map(|entry| (entry, verdict(entry, it, operation, &pair.table)));
+            let (mut wanted, mut asked) = (false, Vec::new());
+            for (entry, verdict) in verdicts {
+                wanted |= verdict != Verdict::Fails;
+                if verdict == Verdict::Ask {
+                    asked.push(&entry.wanted);
+                }
+            }
+            let by_policy = wanted && pair.table.filtered && operation != Operation::Delete;
+            if !by_policy && asked.is_empty() {
+                continue;
+            }
+            let asked_by = (it.row.relation, name(&class.viewer));
+            let question = questions.entry(asked_by).or_insert_with(|| Question {
+                viewer: &class.viewer,
+                table: &pair.table,
+                rows: Vec::new(),
+                filters: Vec::new(),
+            });
+            if by_policy && question.rows.last().is_none_or(|(last, _)| *last != at) {
+                let key = pair.table.key().map(|column| {
+                    let raw = it.new.as_ref()?.get(column.name.as_str())?;
+                    table::text(raw).map(Cow::into_owned)
+                });
+                question.rows.push((at, key.collect()));
+            }
+            for wanted in asked {
+                if !question.filters.iter().any(|(row, other)| *row == at && Arc::ptr_eq(other, wanted)) {
+                    question.filters.push((at, wanted));
+                }
+            }
+        }
+    }
+    let answers: Vec<_> = questions.into_values().map(|question| answer(asker, question, read)).collect();
+    let answers: Vec<Seen> = stream::iter(answers).buffer_unordered(AT_ONCE).collect().await;
+    let mut seen = Seen::default();
+    for answer in answers {
+        seen.visible.extend(answer.visible);
+        seen.passed.extend(answer.passed);
+    }
+    seen
+}
+
+async fn answer(asker: &Asker, question: Question<'_>, read: &[Read<'_>]) -> Seen {
+    let Question { viewer, table, rows, filters } = question;
+    let by = name(viewer);
+    let mut seen = Seen::default();
+    if !rows.is_empty() && table.key().next().is_some() {
+        let keys: Vec<_> = rows.iter().map(|(_, key)| key.clone()).collect();
+        let numbers = insist(|| asker.visible(viewer, table, &keys)).await.unwrap_or_default();
+        let at = |number: usize| rows.get(number.checked_sub(1)?).map(|(at, _)| *at);
+        seen.visible.extend(numbers.into_iter().filter_map(at).map(|at| (by, at)));
+    }
+    for (at, wanted) in filters {
+        let Some(record) = read[at].record() else { continue };
+        let filters: Option<Vec<_>> = wanted
+            .filters
+            .iter()
+            .map(|filter| {
+                let column = table.readable(&filter.column)?;
+                Some((column, filter, table::text(record.get(filter.column.as_str())?)))
+            })
+            .collect();
+        // One that is certain was seen to pass; only the others are asked.
+        let Some(filters) = filters else { continue };
+        let uncertain: Option<Vec<_>> = filters
+            .iter()
+            .filter(|(_, filter, _)| table.passes(std::slice::from_ref(filter), record) == Verdict::Ask)
+            .map(|(column, filter, value)| Some((*column, *filter, value.as_deref()?)))
+            .collect();
+        let Some(uncertain) = uncertain else { continue };
+        if insist(|| asker.passes(viewer, &table.schema, &uncertain)).await.unwrap_or(false) {
+            seen.passed.insert((by, at, name(wanted)));
+        }
+    }
+    seen
+}
+
+/// Asks until there is an answer. Nothing, if PostgreSQL refuses: then a SELECT would show nothing either.
+async fn insist<T, F: Future<Output = Result<T, Error>>>(ask: impl Fn() -> F) -> Option<T> {
+    let mut attempts = 0;
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(Error::Refused(_)) => return None,
+            Err(Error::Deadline) if attempts >= ATTEMPTS => return None,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+        attempts += 1;
+    }
+}
+
+/// Who hears the same of a row: in which topic, of which entries, what is told of it, and whether in the old manner.
+type Heard<'a> = (&'a Arc<str>, Vec<u32>, usize, bool);
+
+fn tell(
+    deliveries: &mut Vec<Delivery>,
+    (at, read, operation): (usize, &Read, Operation),
+    classes: &[Class],
+    pairs: &[Pair],
+    seen: &Seen,
+) {
+    // What is told of the row depends on what may be read of it and on the columns that were selected.
+    let mut told: Vec<(usize, Option<&[String]>, Json)> = Vec::new();
+    let mut order: Vec<Heard> = Vec::new();
+    let mut groups: HashMap<Heard, Vec<Arc<Listener>>> = HashMap::new();
+    for pair in pairs {
+        let (class, table) = (&classes[pair.class], &pair.table);
+        let viewer = name(&class.viewer);
+        if table.filtered && operation != Operation::Delete && !seen.visible.contains(&(viewer, at)) {
+            continue;
+        }
+        let passing = pair.entries.iter().filter(|entry| match verdict(entry, read, operation, table) {
+            Verdict::Passes => true,
+            Verdict::Fails => false,
+            Verdict::Ask => seen.passed.contains(&(viewer, at, name(&entry.wanted))),
+        });
+        let mut by_select: Vec<(Option<&[String]>, Vec<u32>)> = Vec::new();
+        for entry in passing {
+            let select = entry.wanted.select.as_deref();
+            match by_select.iter_mut().find(|(other, _)| *other == select) {
+                Some((_, ids)) => ids.push(entry.id),
+                None => by_select.push((select, vec![entry.id])),
+            }
+        }
+        for (select, mut ids) in by_select {
+            ids.sort_unstable();
+            ids.dedup();
+            let of = name(table);
+            let data = told.iter().position(|(table, other, _)| *table == of && *other == select);
+            let data = data.unwrap_or_else(|| {
+                told.push((of, select, data_of(read, operation, table, select)));
+                told.len() - 1
+            });
+            let heard = (class.topic, ids, data, class.is_old);
+            let group = groups.entry(heard.clone()).or_insert_with(|| {
+                order.push(heard);
+                Vec::new()
+            });
+            group.extend(class.listeners.iter().cloned());
+        }
+    }
+    for heard in order {
+        let Some(listeners) = groups.remove(&heard) else { continue };
+        let (topic, ids, data, is_old) = heard;
+        let data = &told[data].2;
+        let message = match is_old {
+            true => outbound::changed_old(topic, operation, data),
+            false => outbound::changed(topic, &ids, data),
+        };
+        deliveries.push(Delivery::Change { message: Arc::new(Fanout::new(message)), listeners });
+    }
+}
+
+fn data_of(read: &Read, operation: Operation, table: &Table, select: Option<&[String]>) -> Json {
+    let is_keyed = table.key().next().is_some();
+    let is_key_readable = table.key().all(|column| column.readable);
+    let mut change = Change {
+        operation,
+        schema: &table.schema,
+        table: &table.name,
+        columns: &[],
+        record: None,
+        old_record: None,
+        commit_timestamp: None,
+        errors: &[],
+        position: Some(read.row.position),
+    };
+    let refusal = match operation {
+        Operation::Delete => None,
+        _ if !is_keyed => Some(RecordError::NoPrimaryKey),
+        _ if !is_key_readable => Some(RecordError::Unauthorized),
+        _ => None,
+    };
+    if let Some(refusal) = refusal {
+        return change::data(&Change { errors: &[refusal], ..change });
+    }
+    let columns: Vec<_> = table.told(select).collect();
+    let said: Vec<_> =
+        columns.iter().map(|column| change::Column { name: &column.name, type_name: &column.type_name }).collect();
+    let record = read.new.as_ref().map(|record| table::object(columns.iter().copied(), record));
+    // An update that leaves the key as it was has the same in both.
+    let old = match (&read.old, &read.new) {
+        (Some(old), _) => Some(identity(table, old, table.full)),
+        (None, Some(new)) if operation == Operation::Update => Some(identity(table, new, false)),
+        (None, _) => None,
+    };
+    let old = old.map(|record| table::object(columns.iter().copied(), &record));
+    change.columns = &said;
+    change.record = record.as_ref();
+    change.old_record = old.as_ref();
+    change.commit_timestamp = Some(&read.row.at);
+    if read.row.is_cut {
+        change.errors = &[RecordError::TooLarge];
+    }
+    change::data(&change)
+}
+
+/// A row of realtime.messages.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    /// As PostgreSQL writes bytes.
+    #[serde(borrow, default)]
+    binary_payload: Option<Cow<'a, str>>,
+    #[serde(default)]
+    private: Option<bool>,
+    id: String,
+}
+
+fn broadcast(row: &Row) -> Option<Delivery> {
+    let stored: Stored = serde_json::from_slice(row.new.as_deref()?).ok()?;
+    let content = match &stored.binary_payload {
+        Some(hexadecimal) => Content::Binary(unhex(hexadecimal)?.into()),
+        None => Content::Json(Json::read(&Bytes::copy_from_slice(stored.payload?.get().as_bytes()))?),
+    };
+    let meta = Meta { id: Some(stored.id), replayed: false, position: Some(row.position) };
+    let room = Room { name: stored.topic.as_ref().into(), is_private: stored.private.unwrap_or(false) };
+    let event = stored.event.as_deref().unwrap_or_default();
+    let message = outbound::broadcast(&topic::of(&room.name), event, content, Some(&meta));
+    Some(Delivery::Broadcast { message: Arc::new(Fanout::new(message)), room, position: row.position })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("\\x")?.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    digits.chunks(2).map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
