@@ -1,11 +1,13 @@
 //! What waits to be sent to one client. Bounded: a client that does not read is closed, not remembered.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use ntier_protocol::realtime::frame::Frame;
+use tokio::sync::Notify;
 
 /// How much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Outbox {
     bounds: Bounds,
     waiting: Mutex<Waiting>,
     reader: AtomicWaker,
+    /// For whoever waits until there is room.
+    drained: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +59,7 @@ pub enum Taken {
 
 impl Outbox {
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, waiting: Mutex::default(), reader: AtomicWaker::new() }
+        Self { bounds, waiting: Mutex::default(), reader: AtomicWaker::new(), drained: Notify::new() }
     }
 
     /// Says whether the client takes it; it does not once it is being closed.
@@ -81,14 +85,31 @@ impl Outbox {
         true
     }
 
+    /// Waits until half of it is free, or the client is closed: for what can be said at the client's pace.
+    pub async fn room(&self) {
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            drained.as_mut().enable();
+            {
+                let waiting = self.waiting();
+                let has_room = waiting.frames.len() < self.bounds.frames / 2 && waiting.bytes < self.bounds.bytes / 2;
+                if has_room || waiting.closing.is_some() {
+                    return;
+                }
+            }
+            drained.await;
+        }
+    }
+
     /// Sends what waits, and then closes.
     pub fn close(&self, why: Closing) {
         self.waiting().closing.get_or_insert(why);
         self.reader.wake();
+        self.drained.notify_waiters();
     }
 
     /// Moves at most `most` frames over, in their order. Frames come before the end.
-    pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut VecDeque<Frame>) -> Poll<Taken> {
+    pub fn poll_take(&self, context: &mut Context<'_>, most: usize, into: &mut impl Extend<Frame>) -> Poll<Taken> {
         if let Some(taken) = self.take(most, into) {
             return Poll::Ready(taken);
         }
@@ -105,7 +126,7 @@ impl Outbox {
         slow().map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn take(&self, most: usize, into: &mut VecDeque<Frame>) -> Option<Taken> {
+    fn take(&self, most: usize, into: &mut impl Extend<Frame>) -> Option<Taken> {
         let mut waiting = self.waiting();
         if waiting.frames.is_empty() {
             return waiting.closing.map(Taken::Close);
@@ -116,6 +137,8 @@ impl Outbox {
         if waiting.frames.is_empty() && waiting.frames.capacity() > 64 {
             waiting.frames = VecDeque::new();
         }
+        drop(waiting);
+        self.drained.notify_waiters();
         Some(Taken::Frames)
     }
 

@@ -1,48 +1,50 @@
 //! A websocket: frames in, frames out, both at the pace of whoever is slower, and an end.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use ntier_protocol::realtime::error::Code;
 use ntier_protocol::realtime::frame::Frame;
-use ntier_protocol::realtime::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_websockets::{CloseCode, Config, Limits, Message, ServerBuilder, WebSocketStream};
+use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::outbox::{Closing, Outbox, Taken};
+use crate::websocket::{End, Websocket};
 
-/// Frames that are written before the socket is flushed.
+/// Frames that are taken from the outbox at once.
 const AT_ONCE: usize = 64;
 /// How long a client may take to hear why it is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Codes of RFC 6455, and of the registry that it began.
+const GOING_AWAY: u16 = 1001;
+const POLICY_VIOLATION: u16 = 1008;
+const SERVICE_RESTART: u16 = 1012;
 
 struct Socket<S> {
-    stream: WebSocketStream<S>,
-    sending: VecDeque<Frame>,
-    /// Something is written that is not flushed.
-    is_dirty: bool,
+    stream: Websocket<S>,
     /// Came while the client was busy; none is read after it before it is taken.
     ahead: Option<Frame>,
 }
 
 enum Event {
     Came(Frame),
-    Gone,
-    Close(Closing),
+    Over(Over),
+}
+
+/// Who ends it.
+enum Over {
+    Client(End),
+    Us(Closing),
 }
 
 /// What the client is busy with. It may wait for the database; what is for the client is written all the same.
 enum Task {
     Take(Frame),
-    Expire,
+    Look,
 }
 
 /// Serves a client until one of both ends it. `stop` becomes true when the node stops.
@@ -50,31 +52,21 @@ pub async fn serve<S>(stream: S, mut client: Client, silence: Duration, mut stop
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let limits = Limits::default().max_payload_len(Some(limits::FRAME_BYTES));
-    let stream = ServerBuilder::new().limits(limits).config(Config::default()).serve(stream);
-    let mut socket = Socket { stream, sending: VecDeque::new(), is_dirty: false, ahead: None };
+    let mut socket = Socket { stream: Websocket::new(stream), ahead: None };
     let outbox = client.outbox.clone();
     let mut silent = pin!(sleep(silence));
     let mut is_stopping = false;
-    let why = loop {
-        let expiry = client.next_expiry();
-        let expired = async {
-            match expiry {
-                Some(until) => sleep_until(until.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+    let over = loop {
         let task = tokio::select! {
             event = poll_fn(|context| socket.poll(context, &outbox)) => match event {
                 Event::Came(frame) => {
                     silent.as_mut().reset(Instant::now() + silence);
                     Task::Take(frame)
                 }
-                Event::Gone => break None,
-                Event::Close(why) => break Some(why),
+                Event::Over(over) => break over,
             },
-            () = silent.as_mut() => break None,
-            () = expired => Task::Expire,
+            () = silent.as_mut() => break Over::Client(End::Closed(None)),
+            () = client.due() => Task::Look,
             _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                 is_stopping = true;
                 client.disconnect();
@@ -84,112 +76,80 @@ where
         let work = async {
             match task {
                 Task::Take(frame) => client.take(&frame).await,
-                Task::Expire => client.expire(),
+                Task::Look => client.look(),
             }
         };
         tokio::select! {
             biased;
             () = work => {}
-            end = poll_fn(|context| socket.poll_end(context, &outbox)) => break end,
+            over = poll_fn(|context| socket.poll_over(context, &outbox)) => break over,
         }
     };
     drop(client);
-    if let Some(why) = why {
-        let (code, reason) = farewell(why);
-        let _ = timeout(FAREWELL, socket.stream.send(Message::close(Some(code), reason))).await;
-    }
-    let _ = timeout(FAREWELL, socket.stream.close()).await;
-}
-
-fn farewell(why: Closing) -> (CloseCode, &'static str) {
-    match why {
-        Closing::Slow => (CloseCode::POLICY_VIOLATION, Code::OutboxFull.text()),
-        Closing::Restarting => (CloseCode::SERVICE_RESTART, Code::RealtimeRestarting.text()),
-        Closing::Refused => (CloseCode::GOING_AWAY, ""),
-    }
+    let (code, reason) = match over {
+        Over::Client(End::Gone) => return,
+        Over::Client(End::Closed(code)) => (code, ""),
+        Over::Client(End::Fault(fault)) => (Some(fault.code()), ""),
+        Over::Us(Closing::Slow) => (Some(POLICY_VIOLATION), Code::OutboxFull.text()),
+        Over::Us(Closing::Restarting) => (Some(SERVICE_RESTART), Code::RealtimeRestarting.text()),
+        Over::Us(Closing::Refused) => (Some(GOING_AWAY), ""),
+    };
+    socket.stream.close(code, reason, FAREWELL).await;
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Writes what there is, and reads.
     fn poll(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Event> {
-        match self.poll_send(context, outbox) {
-            Poll::Ready(Some(why)) => return Poll::Ready(Event::Close(why)),
-            Poll::Ready(None) => return Poll::Ready(Event::Gone),
-            Poll::Pending => {}
+        if let Poll::Ready(over) = self.poll_send(context, outbox) {
+            return Poll::Ready(Event::Over(over));
         }
-        let read = match self.ahead.take() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => self.poll_read(context),
-        };
-        read.map(|frame| frame.map_or(Event::Gone, Event::Came))
+        if let Some(frame) = self.ahead.take() {
+            return Poll::Ready(Event::Came(frame));
+        }
+        let read = self.stream.poll_read(context);
+        if read.is_pending()
+            && let Poll::Ready(over) = self.poll_pong(context)
+        {
+            return Poll::Ready(Event::Over(over));
+        }
+        read.map(|read| read.map_or_else(|end| Event::Over(Over::Client(end)), Event::Came))
     }
 
-    /// Writes what there is, until the end: `None` where the client is gone. One frame is read ahead, else nobody would know of that.
-    fn poll_end(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Option<Closing>> {
-        let end = self.poll_send(context, outbox);
-        if end.is_pending() && self.ahead.is_none() {
-            match self.poll_read(context) {
-                Poll::Ready(Some(frame)) => self.ahead = Some(frame),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {}
+    /// Writes what there is, until the end. One frame is read ahead, else nobody would know of that.
+    fn poll_over(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Over> {
+        let over = self.poll_send(context, outbox);
+        if over.is_pending() && self.ahead.is_none() {
+            match self.stream.poll_read(context) {
+                Poll::Ready(Ok(frame)) => self.ahead = Some(frame),
+                Poll::Ready(Err(end)) => return Poll::Ready(Over::Client(end)),
+                Poll::Pending => return self.poll_pong(context),
             }
         }
-        end
+        over
     }
 
     /// Writes until there is nothing more, or the end.
-    fn poll_send(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Option<Closing>> {
+    fn poll_send(&mut self, context: &mut Context<'_>, outbox: &Outbox) -> Poll<Over> {
         loop {
-            if self.poll_write(context).is_err() {
-                return Poll::Ready(None);
-            }
-            if self.is_dirty || !self.sending.is_empty() {
+            match self.stream.poll_write(context) {
                 // What waits is not taken yet, but an end is not put off by a client that does not read.
-                return outbox.poll_overflow(context).map(Some);
+                Poll::Pending => return outbox.poll_overflow(context).map(Over::Us),
+                Poll::Ready(Err(_)) => return Poll::Ready(Over::Client(End::Gone)),
+                Poll::Ready(Ok(())) => {}
             }
-            match outbox.poll_take(context, AT_ONCE, &mut self.sending) {
+            match outbox.poll_take(context, AT_ONCE, &mut self.stream) {
                 Poll::Ready(Taken::Frames) => {}
-                Poll::Ready(Taken::Close(why)) => return Poll::Ready(Some(why)),
+                Poll::Ready(Taken::Close(why)) => return Poll::Ready(Over::Us(why)),
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// `None` at the end.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        loop {
-            match self.stream.poll_next_unpin(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(message))) if message.is_close() => return Poll::Ready(None),
-                Poll::Ready(Some(Ok(message))) if message.is_text() => {
-                    return Poll::Ready(Some(Frame::Text(Bytes::from(message.into_payload()))));
-                }
-                Poll::Ready(Some(Ok(message))) if message.is_binary() => {
-                    return Poll::Ready(Some(Frame::Binary(Bytes::from(message.into_payload()))));
-                }
-                // A ping is answered beneath.
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
-            }
+    /// What was read may have been a ping, and nothing else wakes whoever answers it.
+    fn poll_pong(&mut self, context: &mut Context<'_>) -> Poll<Over> {
+        match self.stream.poll_write(context) {
+            Poll::Ready(Err(_)) => Poll::Ready(Over::Client(End::Gone)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Result<(), tokio_websockets::Error> {
-        while !self.sending.is_empty() {
-            match self.stream.poll_ready_unpin(context)? {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(()) => {}
-            }
-            let Some(frame) = self.sending.pop_front() else { break };
-            self.stream.start_send_unpin(match frame {
-                Frame::Text(bytes) => Message::text(bytes),
-                Frame::Binary(bytes) => Message::binary(bytes),
-            })?;
-            self.is_dirty = true;
-        }
-        if self.is_dirty && self.stream.poll_flush_unpin(context)?.is_ready() {
-            self.is_dirty = false;
-        }
-        Ok(())
     }
 }
