@@ -1,8 +1,9 @@
 //! A client of realtime, as simple as one can be (RFC 6455, realtime's messages in version 2.0.0). It remembers all that it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ pub enum Heard {
 pub struct Client {
     stream: TcpStream,
     heard: Arc<(Mutex<Vec<Heard>>, Condvar)>,
+    has_ended: Arc<AtomicBool>,
     next: u32,
 }
 
@@ -33,32 +35,48 @@ impl Client {
     /// # Panics
     /// When it is refused.
     pub fn connect(url: &str, key: &str) -> Self {
+        Self::try_connect(url, key).expect("the node listens and answers")
+    }
+
+    /// Likewise, to a node that may be gone.
+    ///
+    /// # Errors
+    /// When it is.
+    ///
+    /// # Panics
+    /// When the client is refused.
+    pub fn try_connect(url: &str, key: &str) -> io::Result<Self> {
         let host = url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(host).expect("the node listens");
-        stream.set_nodelay(true).expect("a socket");
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_nodelay(true)?;
         let handshake = format!(
             "GET /realtime/v1/websocket?apikey={key}&vsn=2.0.0 HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        stream.write_all(handshake.as_bytes()).expect("the node reads");
-        let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
-        let mut status = String::new();
-        reader.read_line(&mut status).expect("the node answers");
-        assert!(status.contains(" 101 "), "{status}");
-        let mut line = String::new();
+        stream.write_all(handshake.as_bytes())?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let (mut status, mut line) = (String::new(), String::new());
+        reader.read_line(&mut status)?;
         while line != "\r\n" {
             line.clear();
-            reader.read_line(&mut line).expect("the node answers");
+            if reader.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
+        assert!(status.contains(" 101 "), "{status}");
         let heard: Arc<(Mutex<Vec<Heard>>, Condvar)> = Arc::default();
         let remembered = heard.clone();
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = has_ended.clone();
         std::thread::spawn(move || {
             while let Some(message) = read(&mut reader) {
                 remembered.0.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 remembered.1.notify_all();
             }
+            ended.store(true, Ordering::Release);
+            remembered.1.notify_all();
         });
-        Self { stream, heard, next: 1 }
+        Ok(Self { stream, heard, has_ended, next: 1 })
     }
 
     /// Joins a channel and waits until it has; `config` is that of the join.
@@ -113,10 +131,29 @@ impl Client {
     /// # Panics
     /// When the connection has ended.
     pub fn push_text(&mut self, name: &str, event: &str, payload: &str) {
+        self.try_push(name, event, payload).expect("the connection is open");
+    }
+
+    /// Likewise, on a connection that may have ended.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn try_push(&mut self, name: &str, event: &str, payload: &str) -> io::Result<()> {
         let reference = self.next;
         self.next += 1;
         let message = format!(r#"["1","{reference}","realtime:{name}","{event}",{payload}]"#);
-        self.send(1, message.as_bytes());
+        self.try_send(1, message.as_bytes())
+    }
+
+    /// Waits for something that was not taken yet, and takes all of it. Nothing, once the connection has ended.
+    pub fn take(&self) -> Vec<Heard> {
+        let (heard, changed) = &*self.heard;
+        let mut all = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.is_empty() && !self.has_ended.load(Ordering::Acquire) {
+            // The end may be told in between.
+            all = changed.wait_timeout(all, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        std::mem::take(&mut *all)
     }
 
     /// Broadcasts in a binary frame.
@@ -130,7 +167,9 @@ impl Client {
         let mut frame = vec![3];
         frame.extend(names.iter().map(|name| u8::try_from(name.len()).expect("a short name")));
         frame.push(u8::from(is_json));
-        names.iter().for_each(|name| frame.extend_from_slice(name.as_bytes()));
+        for name in &names {
+            frame.extend_from_slice(name.as_bytes());
+        }
         frame.extend_from_slice(content);
         self.send(2, &frame);
     }
@@ -197,22 +236,26 @@ impl Client {
     }
 
     fn send(&mut self, opcode: u8, payload: &[u8]) {
-        let mut frame = vec![0x80 | opcode];
+        self.try_send(opcode, payload).expect("the connection is open");
+    }
+
+    fn try_send(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
+        let mut frame = vec![0x80 + opcode];
         match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-            (Ok(length), _) if length < 126 => frame.push(0x80 | length),
+            (Ok(length), _) if length < 126 => frame.push(0x80 + length),
             (_, Ok(length)) => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 + 126);
                 frame.extend(length.to_be_bytes());
             }
             _ => {
-                frame.push(0x80 | 127);
+                frame.push(0x80 + 127);
                 frame.extend((payload.len() as u64).to_be_bytes());
             }
         }
         // A mask of nothing is one too.
         frame.extend([0; 4]);
         frame.extend_from_slice(payload);
-        self.stream.write_all(&frame).expect("the connection is open");
+        self.stream.write_all(&frame)
     }
 }
 
@@ -245,9 +288,9 @@ fn read(reader: &mut impl Read) -> Option<Heard> {
         let mut part = vec![0; usize::try_from(length).ok()?];
         reader.read_exact(&mut part).ok()?;
         match head[0] & 0x0f {
-            0 => {}
-            opcode @ (1 | 2) => kind = opcode,
-            8 => return None,
+            0x0 => {}
+            opcode @ (0x1 | 0x2) => kind = opcode,
+            0x8 => return None,
             _ => continue,
         }
         message.extend(part);

@@ -3,6 +3,7 @@
 //!
 //! A binary of its own, so that the other suites do not share the machine while times matter.
 
+mod realtime;
 mod resumable;
 mod uploads;
 
