@@ -32,6 +32,8 @@ pub struct Row {
     pub position: Position,
     /// `2026-08-21T14:03:56.123Z`
     pub at: String,
+    /// When it was read, in seconds.
+    pub age: f64,
     /// The OID of its table.
     pub relation: u32,
     /// `None`: a broadcast.
@@ -86,8 +88,8 @@ impl Asker {
         largest: usize,
         sequence: bool,
     ) -> Result<(Kept, Vec<Row>), Error> {
-        let text =
-            "select batch, id, at, relation, operation, is_cut, old, new from ntier.changes_after($1, $2, $3, $4)";
+        let text = "select batch, id, at, relation, operation, is_cut, extract(epoch from clock_timestamp() - at::timestamptz), old, new \
+                    from ntier.changes_after($1, $2, $3, $4)";
         let number = |number: String| Some(Bytes::from(number));
         let parameters = vec![
             number(position.batch.to_string()),
@@ -161,23 +163,27 @@ impl Asker {
         table: &Table,
         keys: &[Vec<Option<String>>],
     ) -> Result<Vec<usize>, Error> {
-        let key: Vec<&Column> = table.key().collect();
-        let mut text = "select k.n from unnest(".to_owned();
-        for (at, column) in key.iter().enumerate() {
-            let _ = write!(text, "{}${}::{}[]", if at == 0 { "" } else { ", " }, at + 1, column.sql);
-        }
-        text.push_str(") with ordinality as k (");
-        for at in 0..key.len() {
-            let _ = write!(text, "c{at}, ");
-        }
-        let _ = write!(text, "n) join {}.{} as t on ", quoted(&table.schema), quoted(&table.name));
-        for (at, column) in key.iter().enumerate() {
-            let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
-        }
-        let parameters = (0..key.len()).map(|at| Some(array(keys.iter().map(|row| row[at].as_deref())))).collect();
-        let answer = self.ask(viewer, &table.schema, vec![statement(&text, parameters)]).await?;
-        let rows = answer.results.first().map(|rows| rows.rows.as_slice()).unwrap_or_default();
-        Ok(rows.iter().filter_map(|row| row.text(0)?.parse().ok()).collect())
+        let answer = self.ask(viewer, &table.schema, vec![visible(table, keys)]).await?;
+        Ok(answer.results.first().map(numbers).unwrap_or_default())
+    }
+
+    /// Likewise of several who have the same role, in their order: one question after the other, in one round trip and one transaction.
+    /// If PostgreSQL refuses one of them, it refuses all.
+    pub async fn visible_to(
+        &self,
+        viewers: &[&Arc<Viewer>],
+        table: &Table,
+        keys: &[Vec<Option<String>>],
+    ) -> Result<Vec<Vec<usize>>, Error> {
+        let Some(first) = viewers.first() else { return Ok(Vec::new()) };
+        let question = visible(table, keys);
+        let statements = viewers.iter().flat_map(|viewer| {
+            let claims = Some(Bytes::copy_from_slice(viewer.claims.as_bytes()));
+            [statement("select set_config('request.jwt.claims', $1, true)", vec![claims]), question.clone()]
+        });
+        // It leaves the last one's claims behind, so nobody may share its transaction.
+        let answer = self.read(session(first, &table.schema), statements.collect(), Company::None).await?;
+        Ok(answer.results.iter().skip(1).step_by(2).map(numbers).collect())
     }
 
     /// Whether values pass filters, in the order that they are given.
@@ -229,36 +235,57 @@ impl Asker {
 
     /// Reads as somebody.
     async fn ask(&self, viewer: &Viewer, schema: &str, statements: Vec<Statement>) -> Result<Answer, Error> {
-        let settings = vec![
-            ("search_path".into(), format!("{}, public, extensions", quoted(schema))),
-            ("role".into(), viewer.role.to_string()),
-            ("request.headers".into(), "{}".to_owned()),
-            ("request.jwt.claims".into(), viewer.claims.to_string()),
-        ];
-        let session = Some(Session { settings, isolation: None });
-        self.read(session, statements).await
+        self.read(session(viewer, schema), statements, Company::Transaction).await
     }
 
     /// Reads as the node.
     async fn look(&self, statements: Vec<Statement>) -> Result<Answer, Error> {
-        self.read(Some(Session::default()), statements).await
+        self.read(Session::default(), statements, Company::Transaction).await
     }
 
-    async fn read(&self, session: Option<Session>, statements: Vec<Statement>) -> Result<Answer, Error> {
-        let batch = Batch {
-            session,
-            statements,
-            access: Access::ReadOnly,
-            deadline: PATIENCE,
-            company: Company::Transaction,
-            ..Batch::default()
-        };
+    async fn read(&self, session: Session, statements: Vec<Statement>, company: Company) -> Result<Answer, Error> {
+        let session = Some(session);
+        let batch =
+            Batch { session, statements, access: Access::ReadOnly, deadline: PATIENCE, company, ..Batch::default() };
         self.database.run(batch).await
     }
 }
 
+/// Of somebody who reads a table of this schema.
+fn session(viewer: &Viewer, schema: &str) -> Session {
+    let settings = vec![
+        ("search_path".into(), format!("{}, public, extensions", quoted(schema))),
+        ("role".into(), viewer.role.to_string()),
+        ("request.headers".into(), "{}".to_owned()),
+        ("request.jwt.claims".into(), viewer.claims.to_string()),
+    ];
+    Session { settings, isolation: None }
+}
+
 pub fn statement(text: &str, parameters: Vec<Option<Bytes>>) -> Statement {
     Statement { text: text.into(), parameters }
+}
+
+fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
+    let key: Vec<&Column> = table.key().collect();
+    let mut text = "select k.n from unnest(".to_owned();
+    for (at, column) in key.iter().enumerate() {
+        let _ = write!(text, "{}${}::{}[]", if at == 0 { "" } else { ", " }, at + 1, column.sql);
+    }
+    text.push_str(") with ordinality as k (");
+    for at in 0..key.len() {
+        let _ = write!(text, "c{at}, ");
+    }
+    let _ = write!(text, "n) join {}.{} as t on ", quoted(&table.schema), quoted(&table.name));
+    for (at, column) in key.iter().enumerate() {
+        let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
+    }
+    let parameters = (0..key.len()).map(|at| Some(array(keys.iter().map(|row| row[at].as_deref())))).collect();
+    statement(&text, parameters)
+}
+
+fn numbers(rows: &Rows) -> Vec<usize> {
+    rows.rows.iter().filter_map(|row| row.text(0)?.parse().ok()).collect()
 }
 
 fn kept(rows: Option<&Rows>) -> Result<Kept, Error> {
@@ -282,7 +309,8 @@ fn row(row: &DataRow) -> Option<Row> {
         _ => None,
     };
     let is_cut = text()? == "t";
-    Some(Row { position, at, relation, operation, is_cut, old: row.bytes(6), new: row.bytes(7) })
+    let age = text()?.parse().ok()?;
+    Some(Row { position, at, age, relation, operation, is_cut, old: row.bytes(7), new: row.bytes(8) })
 }
 
 fn quoted(name: &str) -> String {

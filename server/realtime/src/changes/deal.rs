@@ -27,8 +27,10 @@ use super::audience::{Entry, Listener, Viewer};
 use super::table::{self, Record, Table};
 use crate::hub::Room;
 
-/// Viewers that are asked for at the same time.
+/// Questions that are asked at the same time.
 const AT_ONCE: usize = 32;
+/// Viewers who are asked for in one of them. PostgreSQL needs some ten microseconds for each, and more for a transaction of its own.
+const TOGETHER: usize = 100;
 /// Between two attempts to reach the database.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a question is asked again that takes too long.
@@ -251,26 +253,69 @@ async fn seen(asker: &Asker, read: &[Read<'_>], classes: &[Class<'_>], pairs: &H
             }
         }
     }
-    let answers: Vec<_> = questions.into_values().map(|question| answer(asker, question, read)).collect();
-    let answers: Vec<Seen> = stream::iter(answers).buffer_unordered(AT_ONCE).collect().await;
-    let mut seen = Seen::default();
-    for answer in answers {
-        seen.visible.extend(answer.visible);
-        seen.passed.extend(answer.passed);
+    let looks = looks(&mut questions);
+    let looks: Vec<_> = looks.iter().map(|look| look_at(asker, look)).collect();
+    let filtered = questions.into_values().filter(|question| !question.filters.is_empty());
+    let filtered: Vec<_> = filtered.map(|question| pass(asker, question, read)).collect();
+    Seen {
+        visible: stream::iter(looks).buffer_unordered(AT_ONCE).concat().await.into_iter().collect(),
+        passed: stream::iter(filtered).buffer_unordered(AT_ONCE).concat().await.into_iter().collect(),
+    }
+}
+
+/// Which rows of a table several viewers see, who have the same role.
+struct Look<'a> {
+    table: &'a Arc<Table>,
+    viewers: Vec<&'a Arc<Viewer>>,
+    rows: Vec<(usize, Vec<Option<String>>)>,
+}
+
+fn looks<'a>(questions: &mut HashMap<(u32, usize), Question<'a>>) -> Vec<Look<'a>> {
+    let mut looks: Vec<Look> = Vec::new();
+    let mut open: HashMap<(u32, &str, Vec<usize>), usize> = HashMap::new();
+    for ((relation, _), question) in questions {
+        if question.rows.is_empty() || question.table.key().next().is_none() {
+            continue;
+        }
+        let (viewer, rows) = (question.viewer, std::mem::take(&mut question.rows));
+        let alike = (*relation, &*viewer.role, rows.iter().map(|(at, _)| *at).collect());
+        match open.get(&alike).map(|at| &mut looks[*at]).filter(|look| look.viewers.len() < TOGETHER) {
+            Some(look) => look.viewers.push(viewer),
+            None => {
+                open.insert(alike, looks.len());
+                looks.push(Look { table: question.table, viewers: vec![viewer], rows });
+            }
+        }
+    }
+    looks
+}
+
+/// Viewers and rows.
+async fn look_at(asker: &Asker, look: &Look<'_>) -> Vec<(usize, usize)> {
+    let keys: Vec<_> = look.rows.iter().map(|(_, key)| key.clone()).collect();
+    let seen_by = |viewer: &Arc<Viewer>, numbers: Vec<usize>| {
+        let by = name(viewer);
+        let at = |number: usize| look.rows.get(number.checked_sub(1)?).map(|(at, _)| (by, *at));
+        numbers.into_iter().filter_map(at).collect::<Vec<_>>()
+    };
+    if look.viewers.len() > 1
+        && let Some(all) = insist(|| asker.visible_to(&look.viewers, look.table, &keys)).await
+    {
+        return look.viewers.iter().zip(all).flat_map(|(viewer, numbers)| seen_by(viewer, numbers)).collect();
+    }
+    // Alone, or one of them is refused and the others need not be.
+    let mut seen = Vec::new();
+    for viewer in &look.viewers {
+        let numbers = insist(|| asker.visible(viewer, look.table, &keys)).await.unwrap_or_default();
+        seen.extend(seen_by(viewer, numbers));
     }
     seen
 }
 
-async fn answer(asker: &Asker, question: Question<'_>, read: &[Read<'_>]) -> Seen {
-    let Question { viewer, table, rows, filters } = question;
-    let by = name(viewer);
-    let mut seen = Seen::default();
-    if !rows.is_empty() && table.key().next().is_some() {
-        let keys: Vec<_> = rows.iter().map(|(_, key)| key.clone()).collect();
-        let numbers = insist(|| asker.visible(viewer, table, &keys)).await.unwrap_or_default();
-        let at = |number: usize| rows.get(number.checked_sub(1)?).map(|(at, _)| *at);
-        seen.visible.extend(numbers.into_iter().filter_map(at).map(|at| (by, at)));
-    }
+/// Viewers, rows and entries.
+async fn pass(asker: &Asker, question: Question<'_>, read: &[Read<'_>]) -> Vec<(usize, usize, usize)> {
+    let Question { viewer, table, filters, .. } = question;
+    let mut passed = Vec::new();
     for (at, wanted) in filters {
         let Some(record) = read[at].record() else { continue };
         let filters: Option<Vec<_>> = wanted
@@ -290,10 +335,10 @@ async fn answer(asker: &Asker, question: Question<'_>, read: &[Read<'_>]) -> See
             .collect();
         let Some(uncertain) = uncertain else { continue };
         if insist(|| asker.passes(viewer, &table.schema, &uncertain)).await.unwrap_or(false) {
-            seen.passed.insert((by, at, name(wanted)));
+            passed.push((name(viewer), at, name(wanted)));
         }
     }
-    seen
+    passed
 }
 
 /// Asks until there is an answer. Nothing, if PostgreSQL refuses: then a SELECT would show nothing either.
