@@ -346,6 +346,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn codes_are_explained() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/realtime.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let codes: String = Code::ALL.iter().map(|code| format!("| `{}` | {} |\n", code.text(), code.means())).collect();
+        assert!(page.ends_with(&codes), "the page ends with these lines:\n{codes}");
+    }
+
+    #[test]
     fn joins_are_refused_in_realtimes_words() {
         let name = "room".to_owned();
         for (refusal, expected) in [

@@ -1,32 +1,45 @@
 //! Who comes: the handshake of the websocket, and the tokens that a client shows later.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use ntier_protocol::realtime::error::{Handshake, Token};
+use ntier_protocol::realtime::error::{Handshake, Shutdown, Token};
 use ntier_protocol::realtime::frame::Version;
 use ntier_security::UnixTime;
 use ntier_security::caller::{Credentials, Refusal};
 use ntier_security::token;
+use serde_json::{Map, Value};
 
 use crate::Realtime;
+use crate::authorize::Asker;
+use crate::sessions::Session;
 
 /// What a connection has shown, which its tokens come beside.
 #[derive(Debug, Clone)]
 pub struct Credential {
     apikey: Option<String>,
     user_agent: Option<String>,
+    /// What policies may want to know of it, as a JSON object.
+    headers: Arc<str>,
 }
 
 /// Somebody whose token is right, and how long that holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Holder {
-    /// `None`: a key, which does not expire.
+    pub asker: Asker,
+    /// `None`: the key of the connection.
+    pub token: Option<Arc<str>>,
+    /// `None`: it does not expire.
     pub until: Option<Instant>,
+    /// When it was looked at.
+    pub since: Instant,
+    /// `None`: it names none.
+    pub session: Option<Arc<Session>>,
 }
 
 /// Somebody who may come in.
@@ -80,12 +93,15 @@ impl Realtime {
         let version = Version::read(parameter("vsn").as_deref()).ok_or(Refused::Version)?;
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let apikey = text(HeaderName::from_static("x-api-key")).or_else(|| parameter("apikey"));
-        let credential = Credential { apikey, user_agent: text(header::USER_AGENT) };
+        let credential = Credential { apikey, user_agent: text(header::USER_AGENT), headers: told(&parts.headers) };
+        if self.joins.is_reached() {
+            return Err(Refused::Handshake(Handshake::TooManyJoins));
+        }
         let holder = self.identify(&credential, None).map_err(|refusal| {
             Refused::Handshake(match refusal {
                 Refusal::NoKey => Handshake::NoKey,
                 Refusal::Token(token::Refusal::Expired) => Handshake::Expired,
-                other => Handshake::Token(fault(&other)),
+                other => Handshake::Token(fault(&other, None)),
             })
         })?;
         Ok(Admitted { version, credential, holder })
@@ -93,7 +109,28 @@ impl Realtime {
 
     /// Looks at a token, on a connection that has shown this.
     pub(crate) fn holder(&self, credential: &Credential, token: &str) -> Result<Holder, Token> {
-        self.identify(credential, Some(token)).map_err(|refusal| fault(&refusal))
+        self.identify(credential, Some(token)).map_err(|refusal| fault(&refusal, Some(token)))
+    }
+
+    /// Whether a token is still good; looked at again from time to time, as its key may not be in force any more.
+    pub(crate) fn still(
+        &self,
+        credential: &Credential,
+        holder: &Holder,
+        now: Instant,
+    ) -> Result<Option<Holder>, Shutdown> {
+        if let Some(until) = holder.until.filter(|until| *until <= now) {
+            return Err(Shutdown::Token(Token::Expired { ago: (now - until).as_secs() }));
+        }
+        if holder.session.as_ref().is_some_and(|session| session.is_over()) {
+            return Err(Shutdown::Token(Token::SessionOver));
+        }
+        if now.saturating_duration_since(holder.since) < self.settings.limits.token_check {
+            return Ok(None);
+        }
+        let token = holder.token.as_deref();
+        let again = self.identify(credential, token);
+        again.map(Some).map_err(|refusal| Shutdown::Token(fault(&refusal, token)))
     }
 
     fn identify(&self, credential: &Credential, token: Option<&str>) -> Result<Holder, Refusal> {
@@ -105,23 +142,56 @@ impl Realtime {
         };
         let now = now();
         let caller = self.doorkeeper.identify(credentials, now)?;
-        let claims: serde_json::Value = serde_json::from_str(&caller.claims).unwrap_or_default();
-        let since_1970 = Duration::from_secs(now.unsigned_abs());
+        let claims: Value = serde_json::from_str(&caller.claims).unwrap_or_default();
         let exp = claims["exp"].as_f64().map(|exp| Duration::try_from_secs_f64(exp).unwrap_or_default());
-        let left = exp.map(|exp| exp.saturating_sub(since_1970));
-        // Beyond what a clock can count it does not end.
-        let until = left.and_then(|left| Instant::now().checked_add(left));
-        Ok(Holder { until })
+        let left = exp.map(|exp| exp.saturating_sub(Duration::from_secs(now.unsigned_abs())));
+        // To whoever holds a token for long, no leeway is given: what ends at once is not begun.
+        if left == Some(Duration::ZERO) {
+            return Err(Refusal::Token(token::Refusal::Expired));
+        }
+        let since = Instant::now();
+        Ok(Holder {
+            asker: Asker::new(&caller, &credential.headers),
+            token: token.map(Arc::from),
+            // Beyond what a clock can count it does not end.
+            until: left.and_then(|left| since.checked_add(left)),
+            since,
+            session: self.sessions.of(&claims),
+        })
     }
 }
 
+/// What policies are told of a request: the headers that are its sender's own, but for the key, and for what is another for each.
+pub(crate) fn told(headers: &HeaderMap) -> Arc<str> {
+    let mut told = Map::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if name.starts_with("x-")
+            && !matches!(name, "x-api-key" | "x-request-id")
+            && let Ok(value) = value.to_str()
+        {
+            told.insert(name.to_owned(), value.into());
+        }
+    }
+    Value::Object(told).to_string().into()
+}
+
 /// In realtime's words.
-fn fault(refusal: &Refusal) -> Token {
+fn fault(refusal: &Refusal, token: Option<&str>) -> Token {
     match refusal {
-        Refusal::Token(token::Refusal::Expired) => Token::Expired { ago: 0 },
+        Refusal::Token(token::Refusal::Expired) => Token::Expired { ago: token.and_then(ago).unwrap_or_default() },
         Refusal::Token(token::Refusal::NoKey | token::Refusal::Signature) => Token::Signature,
         Refusal::NoKey | Refusal::UnknownKey | Refusal::SecretInBrowser | Refusal::Token(_) => Token::Malformed,
     }
+}
+
+/// For how many seconds a token is expired. It was signed by us.
+fn ago(token: &str) -> Option<u64> {
+    let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    let ago = Duration::from_secs(now().unsigned_abs())
+        .saturating_sub(Duration::try_from_secs_f64(claims["exp"].as_f64()?).ok()?);
+    Some(ago.as_secs())
 }
 
 pub(crate) fn now() -> UnixTime {

@@ -1,24 +1,30 @@
 //! One client: what it says is read, decided and answered, one message after the other. What is to be sent goes to the outbox, so
 //! nothing here waits for the network; what has to be asked of the database is waited for. Whoever drops that waiting drops the client.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ntier_protocol::realtime::error::{Declined, Refusal, Shutdown};
+use ntier_protocol::realtime::error::{Declined, Refusal, Shutdown, Token};
 use ntier_protocol::realtime::frame::{Frame, Version};
 use ntier_protocol::realtime::inbound::{self, Inbound};
-use ntier_protocol::realtime::join::Join;
+use ntier_protocol::realtime::join::{Join, Replay};
 use ntier_protocol::realtime::message::{Message, Payload};
-use ntier_protocol::realtime::outbound::{self, Address, Answer, System};
+use ntier_protocol::realtime::outbound::{self, Address, Answer, Meta, System};
+use ntier_protocol::realtime::position::{Position, Unreadable};
 use ntier_protocol::realtime::presence::Call;
 use ntier_protocol::realtime::write::Fanout;
-use ntier_protocol::realtime::{read, topic, write};
+use ntier_protocol::realtime::{read, write};
+use tokio::sync::watch;
 
-use crate::Realtime;
 use crate::admit::{Credential, Holder};
-use crate::hub::{Hears, Member, Membership, Room};
+use crate::authorize::{Extension, Reads};
+use crate::changes::{Asked, Interest, Listening};
+use crate::hub::{Member, Membership, Room};
 use crate::outbox::{Closing, Outbox};
+use crate::replay::Earlier;
+use crate::{Realtime, replay};
 
 /// A connection and its channels.
 pub struct Client {
@@ -29,6 +35,8 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// By topic.
     channels: HashMap<String, Channel>,
+    /// Changes when sessions are over.
+    ended: watch::Receiver<u64>,
 }
 
 struct Channel {
@@ -42,12 +50,27 @@ struct Channel {
     key: String,
     /// Calls of presence, since when.
     calls: (Instant, u32),
+    /// It hears who is present.
+    hears_presence: bool,
+    reads: Reads,
+    writes: Writes,
+    /// To changes of the database.
+    listening: Option<Listening>,
+    _interest: Interest,
+}
+
+/// What may be said; not known before it is asked for. Another token may say otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+struct Writes {
+    broadcasts: Option<bool>,
+    presence: Option<bool>,
 }
 
 impl Client {
     pub fn new(realtime: Arc<Realtime>, version: Version, credential: Credential, holder: Holder) -> Self {
         let outbox = Arc::new(Outbox::new(realtime.settings.outbox));
-        Self { realtime, version, credential, holder, outbox, channels: HashMap::new() }
+        let ended = realtime.sessions.ended();
+        Self { realtime, version, credential, holder, outbox, channels: HashMap::new(), ended }
     }
 
     /// Takes what came. What cannot be read is dropped, as in realtime.
@@ -59,28 +82,49 @@ impl Client {
             Inbound::Unmatched => self.send(&outbound::answer(&message, Answer::Declined(Declined::Unmatched))),
             Inbound::Join { name, join } => self.join(&message, name, *join).await,
             Inbound::Leave => self.leave(&message),
-            Inbound::Token(token) => self.renew(&message, token),
-            Inbound::Broadcast(payload) => self.broadcast(&message, payload),
-            Inbound::Presence(call) => self.presence(&message, call),
+            Inbound::Token(token) => self.renew(&message, token).await,
+            Inbound::Broadcast(payload) => self.broadcast(&message, payload).await,
+            Inbound::Presence(call) => self.presence(&message, call).await,
             Inbound::Unknown => {
                 self.channel(&message);
             }
         }
     }
 
-    /// When a channel's token expires, at the earliest.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        self.channels.values().filter_map(|channel| channel.holder.until).min()
+    /// Waits until the token of a channel has to be looked at: it expires, its time is over, or sessions have ended.
+    pub async fn due(&mut self) {
+        let check = self.realtime.settings.limits.token_check;
+        let next = self.channels.values().filter_map(|channel| {
+            let Holder { until, since, .. } = channel.holder;
+            until.into_iter().chain(since.checked_add(check)).min()
+        });
+        let next = next.min();
+        let expired = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let has_sessions = self.channels.values().any(|channel| channel.holder.session.is_some());
+        tokio::select! {
+            () = expired => {}
+            _ = self.ended.changed(), if has_sessions => {}
+        }
     }
 
-    /// Closes the channels whose token has expired.
-    pub fn expire(&mut self) {
+    /// Looks at all tokens, and closes the channels whose token is not good any more.
+    pub fn look(&mut self) {
         let now = Instant::now();
-        let is_over = |channel: &Channel| channel.holder.until.is_some_and(|until| until <= now);
-        let over: Vec<String> =
-            self.channels.iter().filter(|(_, channel)| is_over(channel)).map(|(topic, _)| topic.clone()).collect();
-        for topic in over {
-            self.shut(&topic, &Shutdown::Token(ntier_protocol::realtime::error::Token::Expired { ago: 0 }));
+        let mut over = Vec::new();
+        for (topic, channel) in &mut self.channels {
+            match self.realtime.still(&self.credential, &channel.holder, now) {
+                Ok(None) => {}
+                Ok(Some(holder)) => channel.holder = holder,
+                Err(why) => over.push((topic.clone(), why)),
+            }
+        }
+        for (topic, why) in over {
+            self.shut(&topic, &why);
         }
     }
 
@@ -119,33 +163,74 @@ impl Client {
             self.send(&before.address.close());
             self.gone(before);
         }
-        if self.channels.len() >= self.realtime.settings.limits.channels_per_client {
+        let realtime = self.realtime.clone();
+        let settings = &realtime.settings;
+        if settings.private_only && !join.private {
+            return Err(Refusal::PrivateOnly);
+        }
+        if realtime.joins.is_reached() {
+            return Err(Refusal::TooManyJoins);
+        }
+        realtime.joins.add(1);
+        if self.channels.len() >= settings.limits.channels_per_client {
             return Err(Refusal::TooManyChannels);
         }
         let holder = match &join.access_token {
-            Some(token) => self.realtime.holder(&self.credential, token)?,
-            None => self.holder,
+            Some(token) => realtime.holder(&self.credential, token)?,
+            None => self.holder.clone(),
         };
-        if join.private {
-            return Err(Refusal::Unauthorized { name: name.to_owned() });
+        if holder.session.as_ref().is_some_and(|session| session.is_over()) {
+            return Err(Token::SessionOver.into());
         }
-        let address = Address::of(message);
+        let unauthorized = || Refusal::Unauthorized { name: name.to_owned() };
         let room = Room { name: name.into(), is_private: join.private };
-        self.send(&address.reply(message, Answer::joined(&join)));
-        let member = Member {
-            id: self.realtime.hub.number(),
-            version: self.version,
-            outbox: self.outbox.clone(),
-            hears_broadcasts: true,
-            hears_presence: true,
+        let reads = if join.private {
+            realtime.rights.reads(&holder.asker, &room.name).await.map_err(|failure| failure.refusal(name))?
+        } else {
+            Reads::ALL
         };
-        let membership = self.realtime.hub.join(room, member);
+        if !(reads.broadcasts || (join.presence.enabled && reads.presence)) {
+            return Err(unauthorized());
+        }
+        let member = Member::new(realtime.hub.number(), self.version, self.outbox.clone());
+        member.hears_broadcasts.store(reads.broadcasts, Ordering::Relaxed);
+        member.hears_presence.store(reads.presence, Ordering::Relaxed);
+        let address = Address::of(message);
+        // From now on the database is listened to: what is said there after the reply is heard.
+        let interest = realtime.feed.interest().await?;
+        let membership = match join.broadcast.replay {
+            None => {
+                self.send(&address.reply(message, Answer::joined(&join)));
+                realtime.hub.join(room, member)
+            }
+            Some(_) if !join.private => return Err(Refusal::PublicReplay),
+            Some(_) if !reads.broadcasts => return Err(unauthorized()),
+            Some(replay) => {
+                // What is said while the earlier is read comes after it.
+                let membership = realtime.hub.join(room, member.held());
+                let earlier = self.earlier(name, replay).await?;
+                self.send(&address.reply(message, Answer::joined(&join)));
+                self.replay(&address, &membership, earlier);
+                membership
+            }
+        };
         let key = join.presence.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-        let (acknowledges, hears_own) = (join.broadcast.acknowledged, join.broadcast.own);
-        let calls = (Instant::now(), 0);
-        let channel = Channel { address, membership, holder, acknowledges, hears_own, key, calls };
-        self.subscribe(&channel, &join).await;
-        if join.presence.enabled {
+        let channel = Channel {
+            address,
+            membership,
+            holder,
+            acknowledges: join.broadcast.acknowledged,
+            hears_own: join.broadcast.own,
+            key,
+            calls: (Instant::now(), 0),
+            hears_presence: join.presence.enabled,
+            reads,
+            writes: if join.private { Writes::default() } else { Writes::ALL },
+            listening: None,
+            _interest: interest,
+        };
+        let channel = Channel { listening: self.subscribe(&channel, &join).await, ..channel };
+        if join.presence.enabled && reads.presence {
             self.send(&channel.address.presence_state(self.realtime.present(&channel.membership.room)));
         }
         self.channels.insert(message.topic.clone(), channel);
@@ -153,7 +238,45 @@ impl Client {
     }
 
     /// After the reply and before `presence_state`: what the channel hears of the database, and `system` about it.
-    async fn subscribe(&mut self, _channel: &Channel, _join: &Join) {}
+    async fn subscribe(&mut self, channel: &Channel, join: &Join) -> Option<Listening> {
+        let feed = &self.realtime.feed;
+        let mut is_unreadable = false;
+        let mut readable = |since: Option<Result<Position, Unreadable>>| match since? {
+            Ok(position) => Some(position),
+            Err(Unreadable) => {
+                is_unreadable = true;
+                None
+            }
+        };
+        let since = join.changes.iter().map(|binding| readable(join.since_of(binding))).collect();
+        let broadcasts_since = readable(join.broadcasts_since()).filter(|_| channel.reads.broadcasts);
+        if is_unreadable {
+            self.send(&channel.address.system(&System::Unreadable { position: feed.position() }));
+        }
+        let asked = Asked { bindings: &join.changes, since, broadcasts_since, is_old: join.old };
+        let viewer = feed.viewer(&channel.holder.asker);
+        let listening = feed.subscribe(&channel.membership, &channel.address, viewer, asked).await;
+        if join.broadcast.tell_when_ready {
+            self.send(&channel.address.system(&System::Ready));
+        }
+        listening
+    }
+
+    async fn earlier(&self, name: &str, replay: Replay) -> Result<Vec<Earlier>, Refusal> {
+        // More than that is not taken at once by a client that has other things to hear.
+        let most = self.realtime.settings.outbox.bytes / 2;
+        replay::read(&self.realtime.database, name, replay, most).await
+    }
+
+    fn replay(&self, address: &Address, membership: &Membership, earlier: Vec<Earlier>) {
+        let mut known = HashSet::new();
+        for Earlier { id, event, content } in earlier {
+            let meta = Meta { id: Some(id.clone()), replayed: true, ..Meta::default() };
+            self.send(&address.replayed(&event, content, &meta));
+            known.insert(id);
+        }
+        membership.member.release(|message| id_of(message).is_some_and(|id| known.contains(&id)));
+    }
 
     fn leave(&mut self, message: &Message) {
         match self.channels.get(&message.topic) {
@@ -179,31 +302,46 @@ impl Client {
     }
 
     fn gone(&self, channel: Channel) {
-        self.realtime.untrack(&channel.membership.room, channel.membership.member.id);
+        self.realtime.untrack(channel.membership.member.id);
     }
 
-    fn renew(&mut self, message: &Message, token: Option<String>) {
+    async fn renew(&mut self, message: &Message, token: Option<String>) {
         let (realtime, credential) = (self.realtime.clone(), self.credential.clone());
         let Some(channel) = self.channel(message) else { return };
-        let Some(token) = token else { return };
-        match realtime.holder(&credential, &token) {
-            Ok(holder) => channel.holder = holder,
-            Err(fault) => self.shut(&message.topic, &Shutdown::Token(fault)),
+        let Some(token) = token.filter(|token| channel.holder.token.as_deref() != Some(token)) else { return };
+        let renewed = match realtime.holder(&credential, &token) {
+            Ok(holder) => channel.renew(&realtime, holder).await,
+            Err(fault) => Err(Shutdown::Token(fault)),
+        };
+        match renewed {
+            Err(why) => self.shut(&message.topic, &why),
+            Ok(News::Presence) => {
+                let channel = &self.channels[&message.topic];
+                self.send(&channel.address.presence_state(realtime.present(&channel.membership.room)));
+            }
+            Ok(News::None) => {}
         }
     }
 
-    fn broadcast(&mut self, message: &Message, payload: &Payload) {
+    async fn broadcast(&mut self, message: &Message, payload: &Payload) {
         let (realtime, version) = (self.realtime.clone(), self.version);
         let Some(channel) = self.channel(message) else { return };
+        if realtime.hub.rate.is_reached() {
+            return self.shut(&message.topic, &Shutdown::TooManyMessages);
+        }
+        realtime.hub.rate.add(1);
+        if !channel.may_say(&realtime, Extension::Broadcast).await {
+            // Nothing is said of it, as in realtime.
+            return;
+        }
         let length = match payload {
             Payload::Json(json) => json.len(),
             Payload::Broadcast(broadcast) => broadcast.content.len(),
         };
         let answer = if realtime.settings.limits.passes(length) {
             let room = &channel.membership.room;
-            let relayed = Arc::new(Fanout::new(outbound::relayed(&topic::of(&room.name), payload)));
             let but = (!channel.hears_own).then_some(channel.membership.member.id);
-            realtime.hub.say(room, Hears::Broadcasts, &relayed, but);
+            realtime.say(room, payload, but);
             Answer::Ok
         } else {
             Answer::Declined(Declined::TooLarge)
@@ -215,28 +353,33 @@ impl Client {
         }
     }
 
-    fn presence(&mut self, message: &Message, call: Call) {
+    async fn presence(&mut self, message: &Message, call: Call) {
         let realtime = self.realtime.clone();
         let limits = &realtime.settings.limits;
         let Some(channel) = self.channel(message) else { return };
+        if matches!(call, Call::Track(_) | Call::Untrack) {
+            if channel.calls_too_often(limits.client_presences, limits.client_presence_window) {
+                return self.shut(&message.topic, &Shutdown::TooManyClientPresences);
+            }
+            if realtime.presences.is_reached() {
+                return self.shut(&message.topic, &Shutdown::TooManyPresences);
+            }
+            realtime.presences.add(1);
+        }
         let answer = match call {
             Call::Nothing => Answer::Ok,
             Call::Unknown => Answer::Declined(Declined::Presence),
             Call::NotAnObject => Answer::Declined(Declined::NotAnObject),
-            Call::Track(_) | Call::Untrack
-                if channel.calls_too_often(limits.client_presences, limits.client_presence_window) =>
-            {
-                return self.shut(&message.topic, &Shutdown::TooManyClientPresences);
-            }
             Call::Track(payload) if !limits.passes(payload.len()) => {
                 return self.shut(&message.topic, &Shutdown::PresenceTooLarge);
             }
-            Call::Track(payload) => {
+            Call::Track(payload) if channel.may_say(&realtime, Extension::Presence).await => {
                 realtime.track(&channel.membership.room, channel.membership.member.id, &channel.key, payload);
                 Answer::Ok
             }
+            Call::Track(_) => Answer::Declined(Declined::Presence),
             Call::Untrack => {
-                realtime.untrack(&channel.membership.room, channel.membership.member.id);
+                realtime.untrack(channel.membership.member.id);
                 Answer::Ok
             }
         };
@@ -253,7 +396,64 @@ impl Client {
     }
 }
 
+impl Writes {
+    /// Of a public channel.
+    const ALL: Self = Self { broadcasts: Some(true), presence: Some(true) };
+}
+
+/// What a client has to hear because of another token.
+enum News {
+    None,
+    /// Who is present, which it might not know before.
+    Presence,
+}
+
 impl Channel {
+    /// Goes by another token from now on: its rights are asked for anew. Whoever loses one is closed.
+    async fn renew(&mut self, realtime: &Realtime, holder: Holder) -> Result<News, Shutdown> {
+        if holder.session.as_ref().is_some_and(|session| session.is_over()) {
+            return Err(Shutdown::Token(Token::SessionOver));
+        }
+        let Room { name, is_private } = &self.membership.room;
+        if let Some(listening) = &self.listening {
+            listening.change(realtime.feed.viewer(&holder.asker));
+            self.membership.member.say(&self.address.system(&System::Subscribed { position: None }));
+        }
+        if !is_private {
+            self.holder = holder;
+            return Ok(News::None);
+        }
+        let reads = realtime.rights.reads(&holder.asker, name).await.map_err(|failure| failure.shutdown(name))?;
+        let before = std::mem::replace(&mut self.reads, reads);
+        (self.holder, self.writes) = (holder, Writes::default());
+        let is_lost = |before: bool, now: bool| before && !now;
+        if !(reads.broadcasts || (self.hears_presence && reads.presence)) {
+            return Err(Shutdown::Unauthorized { name: name.to_string() });
+        }
+        if is_lost(before.broadcasts, reads.broadcasts)
+            || (self.hears_presence && is_lost(before.presence, reads.presence))
+        {
+            return Err(Shutdown::Revoked { name: name.to_string() });
+        }
+        let member = &self.membership.member;
+        member.hears_broadcasts.store(reads.broadcasts, Ordering::Relaxed);
+        member.hears_presence.store(reads.presence, Ordering::Relaxed);
+        let is_won = self.hears_presence && reads.presence && !before.presence;
+        Ok(if is_won { News::Presence } else { News::None })
+    }
+
+    /// Whether it may say something, which is asked for once for each token. Where that fails it may not, and is asked for again.
+    async fn may_say(&mut self, realtime: &Realtime, extension: Extension) -> bool {
+        let known = match extension {
+            Extension::Broadcast => &mut self.writes.broadcasts,
+            Extension::Presence => &mut self.writes.presence,
+        };
+        if known.is_none() {
+            *known = realtime.rights.writes(&self.holder.asker, &self.membership.room.name, extension).await.ok();
+        }
+        known.unwrap_or(false)
+    }
+
     fn calls_too_often(&mut self, most: u32, window: Duration) -> bool {
         let (begun, count) = &mut self.calls;
         if begun.elapsed() >= window {
@@ -264,10 +464,17 @@ impl Channel {
     }
 }
 
+/// That of a broadcast which came through the database.
+fn id_of(message: &Fanout) -> Option<String> {
+    let Payload::Broadcast(broadcast) = &message.message().payload else { return None };
+    let meta = broadcast.meta.as_ref()?.value()?;
+    meta["id"].as_str().map(str::to_owned)
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         for (_, channel) in self.channels.drain() {
-            self.realtime.untrack(&channel.membership.room, channel.membership.member.id);
+            self.realtime.untrack(channel.membership.member.id);
         }
     }
 }

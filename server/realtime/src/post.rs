@@ -1,30 +1,28 @@
 //! Broadcasts by HTTP, for whoever has no socket: `POST /api/broadcast` and `POST /api/broadcast/{topic}/events/{event}`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use ntier_protocol::realtime::http::{self as posts, Posted, Refusal};
 use ntier_protocol::realtime::message::{Content, Json, Payload};
 use ntier_protocol::realtime::outbound::{self, Meta};
 use ntier_protocol::realtime::topic;
-use ntier_protocol::realtime::write::Fanout;
 use ntier_security::caller::Credentials;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::Realtime;
-use crate::admit::now;
-use crate::hub::{Hears, Room};
+use crate::admit::{now, told};
+use crate::authorize::{Asker, Extension, Failure};
+use crate::hub::Room;
 
 impl Realtime {
     /// `path` is what follows `/realtime/v1`.
-    pub fn answer(&self, path: &str, request: &Request<Bytes>) -> Response<Bytes> {
+    pub async fn answer(&self, path: &str, request: &Request<Bytes>) -> Response<Bytes> {
         let steps: Vec<&str> = path.split('/').skip(1).collect();
         let done = match (request.method(), steps.as_slice()) {
             (&Method::GET, ["api", "ping"]) => return said(StatusCode::OK, &json!({ "message": "Success" })),
-            (&Method::POST, ["api", "broadcast"]) => self.post_many(request),
-            (&Method::POST, ["api", "broadcast", topic, "events", event]) => self.post_one(request, topic, event),
+            (&Method::POST, ["api", "broadcast"]) => self.post_many(request).await,
+            (&Method::POST, ["api", "broadcast", topic, "events", event]) => self.post_one(request, topic, event).await,
             _ => return said(StatusCode::NOT_FOUND, &json!({ "message": "Not found" })),
         };
         match done {
@@ -40,19 +38,26 @@ impl Realtime {
         }
     }
 
-    fn post_many(&self, request: &Request<Bytes>) -> Result<(), Refusal> {
-        self.may_post(request)?;
-        for posted in posts::many(request.body(), &self.settings.limits)? {
+    async fn post_many(&self, request: &Request<Bytes>) -> Result<(), Refusal> {
+        let asker = self.may_post(request)?;
+        let posted = posts::many(request.body(), &self.settings.limits)?;
+        let count = posted.len() as u64;
+        match self.hub.rate.left() {
+            0 => return Err(Refusal::OverRate),
+            left if left < count => return Err(Refusal::BatchTooLarge),
+            _ => self.hub.rate.add(count),
+        }
+        for posted in posted {
             // Who may not write to a room is not told that it is there.
-            if !posted.private {
+            if !posted.private || self.may_write(&asker, &posted.name).await == Ok(true) {
                 self.post(&posted, text(&posted));
             }
         }
         Ok(())
     }
 
-    fn post_one(&self, request: &Request<Bytes>, topic: &str, event: &str) -> Result<(), Refusal> {
-        self.may_post(request)?;
+    async fn post_one(&self, request: &Request<Bytes>, topic: &str, event: &str) -> Result<(), Refusal> {
+        let asker = self.may_post(request)?;
         let decoded = |raw: &str| percent_decode_str(raw).decode_utf8_lossy().into_owned();
         let query = request.uri().query().unwrap_or_default();
         let is_private =
@@ -60,9 +65,13 @@ impl Realtime {
         let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let (topic, event, body) = (decoded(topic), decoded(event), request.body().clone());
         let posted = posts::one(&topic, &event, is_private, media_type, body, &self.settings.limits)?;
-        if posted.private {
+        if self.hub.rate.is_reached() {
+            return Err(Refusal::OverRate);
+        }
+        if posted.private && !self.may_write(&asker, &posted.name).await.map_err(refusal)? {
             return Err(Refusal::Forbidden);
         }
+        self.hub.rate.add(1);
         let message = outbound::broadcast(&topic::of(&posted.name), &posted.event, posted.content.clone(), None);
         self.post(&posted, Some(message.payload));
         Ok(())
@@ -71,11 +80,14 @@ impl Realtime {
     fn post(&self, posted: &Posted, payload: Option<Payload>) {
         let Some(payload) = payload else { return };
         let room = Room { name: posted.name.as_str().into(), is_private: posted.private };
-        let message = Arc::new(Fanout::new(outbound::relayed(&topic::of(&room.name), &payload)));
-        self.hub.say(&room, Hears::Broadcasts, &message, None);
+        self.say(&room, &payload, None);
     }
 
-    fn may_post(&self, request: &Request<Bytes>) -> Result<(), Refusal> {
+    async fn may_write(&self, asker: &Asker, name: &str) -> Result<bool, Failure> {
+        self.rights.writes(asker, &name.into(), Extension::Broadcast).await
+    }
+
+    fn may_post(&self, request: &Request<Bytes>) -> Result<Asker, Refusal> {
         let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
         let credentials = Credentials {
             apikey: text(HeaderName::from_static("apikey")),
@@ -87,7 +99,18 @@ impl Realtime {
         } else {
             self.doorkeeper.identify(credentials, now())
         };
-        who.map(drop).map_err(|_| Refusal::Unauthorized)
+        who.map(|caller| Asker::new(&caller, &told(request.headers()))).map_err(|_| Refusal::Unauthorized)
+    }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Policy => Refusal::Policies("RLS policy error"),
+        Failure::Cancelled => Refusal::Policies("Query canceled"),
+        Failure::NoPartition => Refusal::Policies("Missing messages partition"),
+        Failure::Unreachable => Refusal::Policies("Tenant database unavailable"),
+        Failure::NoConnections => Refusal::Policies("Tenant database has too many connections"),
+        Failure::Busy => Refusal::Exhausted,
     }
 }
 

@@ -75,7 +75,8 @@ where
         };
         let work = async {
             match task {
-                Task::Take(frame) => client.take(&frame).await,
+                // What may wait for the database is large, and most clients are quiet most of the time.
+                Task::Take(frame) => Box::pin(client.take(&frame)).await,
                 Task::Look => client.look(),
             }
         };
