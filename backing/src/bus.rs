@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::database::{self, Address};
+use crate::database::{self, Address, Database};
 use nats::Nats;
 pub use nats::Servers;
 use postgres::Postgres;
@@ -89,12 +89,12 @@ enum Carrier {
 /// How long the last messages of a node that stops may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Takes a place among the nodes.
-pub async fn open(way: Way) -> Result<(Bus, Line), Error> {
+/// Takes a place among the nodes of the project that this is the database of.
+pub async fn open(way: Way, database: &Database) -> Result<(Bus, Line), Error> {
     let (node, _) = uuid::Uuid::new_v4().as_u64_pair();
     let carrier = match way {
         Way::Local => return Ok((Bus { node, queue: None }, Line { node, carrier: None })),
-        Way::Postgres(address) => Carrier::Postgres(Box::new(Postgres::open(address).await?)),
+        Way::Postgres(address) => Carrier::Postgres(Box::new(Postgres::open(address, database).await?)),
         Way::Nats(servers) => Carrier::Nats(Box::new(Nats::open(servers).await.map_err(Error::Nats)?)),
     };
     let queue = Arc::new(Queue::default());

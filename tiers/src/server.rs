@@ -164,7 +164,7 @@ async fn serve(
         None => None,
     };
     let blobs = if settings.storage.enabled { Some(files::blobs(settings).await?) } else { None };
-    let (bus, line) = bus::open(settings.bus()).await?;
+    let (bus, line) = bus::open(settings.bus(), &database).await?;
     let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, bus, address)?);
     if let Some(storage) = storage_of(&node) {
         files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;

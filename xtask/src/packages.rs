@@ -30,11 +30,8 @@ const VENV: Package = Package {
 };
 const RCLONE: Package = Package { name: "rclone", program: "rclone", why: "another client of S3, and of WebDAV" };
 const LITMUS: Package = Package { name: "litmus", program: "litmus", why: "what servers of WebDAV are tested with" };
-const NATS: Package = Package {
-    name: "nats-server",
-    program: "/usr/*/nats-server",
-    why: "a bus between nodes that is not PostgreSQL",
-};
+const NATS: Package =
+    Package { name: "nats-server", program: "/usr/*/nats-server", why: "a bus between nodes that is not PostgreSQL" };
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 

@@ -3,6 +3,8 @@
 //! A NOTIFY is a transaction, and those that have one commit one after the other. So one goes at most each [`PACE`], with all that was
 //! said meanwhile. It does not wait for the disk. What is too long for a payload is a row of `ntier.bus` for a minute.
 //!
+//! Whoever may speak SQL may listen to any channel and notify it, if they know its name; so that is a secret of `ntier.settings`.
+//!
 //! While it runs: one loop says, one hears, one sweeps rows. Where the connection is lost, `database` makes another and says so by an empty
 //! notification: what was said meanwhile was missed.
 
@@ -17,7 +19,6 @@ use super::queue::Queue;
 use super::{Hear, Heard, NodeId, Reach, Tell};
 use crate::database::{Access, Address, Batch, Database, Error, Notification, Options, Session, Statement, Target};
 
-const CHANNEL: &str = "ntier_bus";
 /// From one NOTIFY to the next.
 const PACE: Duration = Duration::from_millis(5);
 /// Bytes of messages in one transaction.
@@ -33,22 +34,24 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Postgres {
     database: Database,
     notifications: broadcast::Receiver<Notification>,
+    channel: String,
 }
 
 impl Postgres {
-    pub async fn open(address: Address) -> Result<Self, Error> {
-        let listen = vec![CHANNEL.to_owned()];
+    pub async fn open(address: Address, settings: &Database) -> Result<Self, Error> {
+        let channel = channel(settings).await?;
+        let listen = vec![channel.clone()];
         let options = Options { connections: 1, listen, notifications: UNHEARD, ..Options::default() };
         let database = Database::open(Target::External(address), options).await?;
         let notifications = database.notifications();
-        Ok(Self { database, notifications })
+        Ok(Self { database, notifications, channel })
     }
 
     /// Until the queue is closed and empty.
     pub async fn run(self, node: NodeId, queue: &Queue, hear: &mut Hear, tell: &mut Tell) {
-        let Self { database, notifications } = self;
+        let Self { database, notifications, channel } = self;
         tokio::select! {
-            () = say(&database, node, queue, tell) => {}
+            () = say(&database, &channel, node, queue, tell) => {}
             () = listen(&database, node, notifications, hear) => {}
             () = sweep(&database) => {}
         }
@@ -56,7 +59,18 @@ impl Postgres {
     }
 }
 
-async fn say(database: &Database, node: NodeId, queue: &Queue, tell: &mut Tell) {
+/// The project's channel; whoever comes first names it.
+async fn channel(settings: &Database) -> Result<String, Error> {
+    const NAME: &str = "insert into ntier.settings (name, value) \
+        values ('bus', 'ntier_' || replace(gen_random_uuid()::text, '-', '')) on conflict do nothing";
+    const READ: &str = "select value from ntier.settings where name = 'bus'";
+    let statements = vec![statement(NAME, []), statement(READ, [])];
+    let answer = settings.run(Batch { statements, ..Batch::default() }).await?;
+    let name = answer.results.get(1).and_then(|read| read.rows.first()?.text(0).map(str::to_owned));
+    name.ok_or_else(|| Error::Unavailable("ntier.settings does not keep what is written to it".into()))
+}
+
+async fn say(database: &Database, channel: &str, node: NodeId, queue: &Queue, tell: &mut Tell) {
     let mut number = 0;
     let mut reach = Reach::default();
     loop {
@@ -65,7 +79,7 @@ async fn say(database: &Database, node: NodeId, queue: &Queue, tell: &mut Tell) 
             return;
         }
         let begun = Instant::now();
-        let batch = batch(node, &mut number, &parcels::pack(&messages));
+        let batch = batch(channel, node, &mut number, &parcels::pack(&messages));
         match database.run(batch).await {
             Ok(_) => reach.back(queue, tell),
             Err(cause) => {
@@ -78,10 +92,10 @@ async fn say(database: &Database, node: NodeId, queue: &Queue, tell: &mut Tell) 
 }
 
 /// One transaction: the rows of what is too long, then all payloads in their order.
-fn batch(node: NodeId, number: &mut i64, parcels: &[Parcel]) -> Batch {
+fn batch(channel: &str, node: NodeId, number: &mut i64, parcels: &[Parcel]) -> Batch {
     const ROW: &str = "insert into ntier.bus (node, number, body) values ($1, $2, $3)";
     const NOTIFY: &str =
-        "select pg_catalog.pg_notify('ntier_bus', payload) from pg_catalog.unnest($1::text[]) as said (payload)";
+        "select pg_catalog.pg_notify($1, payload) from pg_catalog.unnest($2::text[]) as said (payload)";
     let mut statements = Vec::new();
     let mut payloads = String::from("{");
     for parcel in parcels {
@@ -97,7 +111,7 @@ fn batch(node: NodeId, number: &mut i64, parcels: &[Parcel]) -> Batch {
         payloads.extend([if payloads.len() > 1 { "," } else { "" }, &parcels::payload(node, &payload)]);
     }
     payloads.push('}');
-    statements.push(statement(NOTIFY, [payloads]));
+    statements.push(statement(NOTIFY, [channel.to_owned(), payloads]));
     let session = Session { settings: vec![("synchronous_commit".into(), "off".to_owned())], isolation: None };
     Batch { session: Some(session), statements, deadline: PATIENCE, ..Batch::default() }
 }
@@ -167,16 +181,16 @@ mod tests {
     fn what_was_said_meanwhile_is_one_transaction() {
         let messages = [Bytes::from_static(b"small"), Bytes::from(vec![1; 50_000]), Bytes::from_static(b"last")];
         let mut number = 4;
-        let batch = batch(0xab, &mut number, &parcels::pack(&messages));
+        let batch = batch("here", 0xab, &mut number, &parcels::pack(&messages));
         let texts: Vec<&str> = batch.statements.iter().map(|statement| &statement.text[..6]).collect();
         // So many bytes share a row.
         assert_eq!((texts, number), (vec!["insert", "select"], 5));
-        let payloads = batch.statements[1].parameters[0].clone().unwrap();
+        let payloads = batch.statements[1].parameters[1].clone().unwrap();
         assert_eq!(payloads, "{100000000000000abr5}");
 
         let messages = [Bytes::from_static(b"small"), Bytes::from(vec![1; 7000]), Bytes::from_static(b"last")];
-        let batch = super::batch(0xab, &mut number, &parcels::pack(&messages));
-        let payloads = batch.statements[1].parameters[0].clone().unwrap();
+        let batch = super::batch("here", 0xab, &mut number, &parcels::pack(&messages));
+        let payloads = batch.statements[1].parameters[1].clone().unwrap();
         let kinds: Vec<char> = std::str::from_utf8(&payloads)
             .unwrap()
             .trim_matches(['{', '}'])

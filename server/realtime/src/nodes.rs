@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Realtime;
 use crate::hub::{Hears, Room};
-use crate::presence::{MemberId, Outcome, Presences};
+use crate::presence::{MemberId, News, Outcome, Presences};
 use crate::words::{self, Word};
 
 /// How often it is looked who is alive.
@@ -22,7 +22,7 @@ impl Realtime {
     /// Says a broadcast to all who are in the room, on whatever node, but for the member that has said it.
     pub(crate) fn say(&self, room: &Room, payload: &Payload, but: Option<MemberId>) {
         self.say_here(room, payload, but);
-        if self.bus.has_others() {
+        if self.has_others.load(Ordering::Relaxed) {
             self.bus.publish(words::said(room, payload));
         }
     }
@@ -64,7 +64,7 @@ impl Realtime {
 
     /// Nothing more is said to the other nodes, which hear that this one stops.
     pub fn leave(&self) {
-        self.change(Presences::leave);
+        self.change(|_| Presences::leave());
         self.bus.close();
     }
 
@@ -97,8 +97,14 @@ impl Realtime {
             let message = Arc::new(Fanout::new(outbound::presence_diff(&topic::of(&room.name), diff.json())));
             self.hub.say(&room, Hears::Presence, &message, None);
         }
-        if self.bus.has_others() {
-            news.iter().for_each(|news| self.bus.publish(words::news(news)));
+        let has_others = self.bus.has_others() && everybody.may_have_others();
+        self.has_others.store(has_others, Ordering::Relaxed);
+        for news in news {
+            // Whoever comes later asks for it.
+            let is_heard = has_others || matches!(news, News::Alive { .. } | News::Goodbye);
+            if is_heard {
+                self.bus.publish(words::news(&news));
+            }
         }
     }
 

@@ -203,8 +203,14 @@ impl Presences {
     }
 
     /// This node stops.
-    pub fn leave(&mut self) -> Outcome {
+    pub fn leave() -> Outcome {
         Outcome { news: vec![News::Goodbye], ..Outcome::default() }
+    }
+
+    /// Whether there may be other nodes: one is alive, or those that are could not say so yet.
+    pub fn may_have_others(&self) -> bool {
+        let was_here = |greeted| self.looked.saturating_duration_since(greeted) > 2 * LIFE;
+        !self.peers.is_empty() || !self.greeted.is_some_and(was_here)
     }
 
     /// Another node has said something.

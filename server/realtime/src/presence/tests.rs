@@ -73,6 +73,25 @@ fn all_members_come_in_parts() {
 }
 
 #[test]
+fn whoever_is_alone_knows_it_after_a_while() {
+    let begin = Instant::now();
+    let at = |seconds: u64| begin + Duration::from_secs(seconds);
+    let mut one = Presences::new(1, begin);
+    let mut is_alone = |second: u64, act: fn(&mut Presences, Instant) -> Outcome| {
+        act(&mut one, at(second));
+        !one.may_have_others()
+    };
+    // The bus is not there yet.
+    assert!(!is_alone(5, Presences::look));
+    assert!(!is_alone(5, Presences::missed));
+    assert!(!is_alone(7, Presences::look));
+    assert!(is_alone(8, Presences::look));
+    assert!(!is_alone(9, |one, now| one.hear(2, News::Ask { of: 3 }, now)));
+    assert!(is_alone(10, |one, now| one.hear(2, News::Goodbye, now)));
+    assert!(!is_alone(10, Presences::missed));
+}
+
+#[test]
 fn a_silent_node_is_gone_unless_this_one_was_away() {
     let begin = Instant::now();
     let at = |seconds: u64| begin + Duration::from_secs(seconds);
@@ -176,7 +195,7 @@ impl Cluster {
             Step::Start if self.nodes.len() < 5 => self.start(),
             Step::Stop(node) if self.nodes.len() > 1 => {
                 let at = node.index(self.nodes.len());
-                let (id, goodbye) = (self.nodes[at].own, self.nodes[at].leave());
+                let (id, goodbye) = (self.nodes[at].own, Presences::leave());
                 self.happened(id, goodbye);
                 self.end(id);
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ntier_tests::nats::Nats;
 use ntier_tests::websocket::{Client, Heard};
-use ntier_tests::{Backend, Node, Who, World, until};
+use ntier_tests::{Backend, Node, Who, World, directory, until};
 use serde_json::{Value, json};
 
 /// Both ways.
@@ -225,4 +225,68 @@ fn presence_is_whole_again_after_postgresql_was_away() {
     }
     meet("here", &mut ada, &[&bob]);
     meet("here", &mut bob, &[&ada]);
+}
+
+/// A public and a private channel of one name are two rooms, also on other nodes.
+#[test]
+fn private_rooms_are_others_than_public_ones() {
+    let world = World::start(Backend::Server);
+    world.sql("create policy anything on realtime.messages to anon using (true) with check (true)");
+    let second = world.another();
+    let [mut one, mut two, mut outside] = [&world.node, &second, &second].map(|node| connect(&world, node));
+    let private = |key: &str| json!({ "private": true, "presence": { "key": key, "enabled": true } });
+    one.join("secret", &private("one"));
+    two.join("secret", &private("two"));
+    outside.join("secret", &with_key("outside"));
+    one.track("secret", &json!({}));
+    outside.track("secret", &json!({}));
+    meet("secret", &mut one, &[&two]);
+    two.until_present("secret", &["one"]);
+    outside.until_present("secret", &["outside"]);
+    one.push("secret", "presence", &json!({ "type": "presence", "event": "untrack" }));
+    two.until_present("secret", &[]);
+    let is_hello = |heard: &Heard| matches!(heard, Heard::Text(message) if message[4]["event"] == "hello");
+    assert!(!outside.all().iter().any(is_hello), "{:?}", outside.all());
+}
+
+/// By TLS, with a certificate that is to be trusted; and with a token.
+#[test]
+fn nodes_reach_nats_by_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (certificate, key) = (path("nats.crt"), path("nats.key"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let nats = Nats::start(&["--tls", "--tlscert", &certificate, "--tlskey", &key, "--auth", "a-token"]);
+    let bus = format!("tls://a-token@localhost:{}", nats.port);
+    let world = world(&bus);
+    world.node.says("other nodes cannot be reached");
+    let url = world.database_url.clone().unwrap();
+    let start = || {
+        let flags = ["--database-url", &url, "--realtime-bus", &bus];
+        let trusting = [("SSL_CERT_FILE".to_owned(), certificate.clone())];
+        Node::start_program_in(&trusting, &directory::program(), "serve", &world.data(), &flags).unwrap()
+    };
+    let (first, second) = (start(), start());
+    let (mut one, mut two) = (connect(&world, &first), connect(&world, &second));
+    one.join("talk", &json!({}));
+    two.join("talk", &json!({}));
+    meet("talk", &mut one, &[&two]);
 }
