@@ -11,7 +11,7 @@ mod table;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ntier_backing::database::{Batch, Database, Error};
 use ntier_protocol::realtime::binding::{Binding, Unsubscribed, Wanted};
@@ -49,6 +49,20 @@ pub struct Figures {
     pub replayed: AtomicU64,
     /// Channels that had been away for too long.
     pub too_old: AtomicU64,
+    /// How long after it was made the newest change was dealt out, in microseconds; and the sum of that over all that were read.
+    pub lag: AtomicU64,
+    pub lags: AtomicU64,
+}
+
+impl Figures {
+    fn late(&self, rows: &[Row], decided: Duration) {
+        let lag = |row: &Row| Duration::try_from_secs_f64(row.age).unwrap_or_default().saturating_add(decided);
+        let micros = |lag: Duration| u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+        if let Some(newest) = rows.last() {
+            self.lag.store(micros(lag(newest)), Ordering::Relaxed);
+        }
+        self.lags.fetch_add(rows.iter().map(|row| micros(lag(row))).sum(), Ordering::Relaxed);
+    }
 }
 
 /// One node's.
@@ -139,6 +153,11 @@ impl Feed {
         }
     }
 
+    /// Channels that hear of the database.
+    pub fn channels(&self) -> usize {
+        self.interested.load(Ordering::Relaxed)
+    }
+
     /// Begins to read, where it was not read yet: what is said from now on is heard.
     pub async fn interest(self: &Arc<Self>) -> Result<Interest, Refusal> {
         self.interested.fetch_add(1, Ordering::AcqRel);
@@ -225,9 +244,11 @@ impl Feed {
                 state.listeners.clone()
             };
             self.figures.read.fetch_add(rows.len() as u64, Ordering::Relaxed);
+            let read = Instant::now();
             for delivery in deal::deal(&self.asker, &rows, &listeners).await {
                 self.say(delivery);
             }
+            self.figures.late(&rows, read.elapsed());
             if is_all {
                 return Ok(());
             }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::admit::{Credential, Holder};
 use crate::authorize::{Extension, Reads};
 use crate::changes::{Asked, Interest, Listening};
+use crate::figures::count;
 use crate::hub::{Member, Membership, Room};
 use crate::outbox::{Closing, Outbox};
 use crate::replay::Earlier;
@@ -75,6 +76,7 @@ impl Client {
 
     /// Takes what came. What cannot be read is dropped, as in realtime.
     pub async fn take(&mut self, frame: &Frame) {
+        count(&self.realtime.figures.received);
         let Ok(message) = read::from_client(frame, self.version) else { return };
         match inbound::read(&message) {
             Inbound::Heartbeat => self.send(&outbound::answer(&message, Answer::Ok)),
@@ -385,6 +387,11 @@ impl Client {
         };
         let reply = channel.address.reply(message, answer);
         self.send(&reply);
+    }
+
+    /// It was closed because it did not read.
+    pub fn was_slow(&self) {
+        count(&self.realtime.figures.slow);
     }
 
     /// The node stops.

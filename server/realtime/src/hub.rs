@@ -5,14 +5,16 @@
 //! threads, and who is awake is woken for nothing.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ntier_protocol::realtime::frame::Version;
-use ntier_protocol::realtime::write::Fanout;
+use ntier_protocol::realtime::message::Message;
+use ntier_protocol::realtime::write::{self, Fanout};
 use tokio::sync::Notify;
 
-use crate::outbox::Outbox;
+use crate::outbox::{Closing, Outbox};
+use crate::rate::Rate;
 
 /// A topic; a public and a private one of the same name are two rooms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,19 +36,112 @@ pub struct Member {
     pub id: u64,
     pub version: Version,
     pub outbox: Arc<Outbox>,
-    /// Whether it may hear broadcasts, and presences.
-    pub hears_broadcasts: bool,
-    pub hears_presence: bool,
+    /// Whether it may hear broadcasts, and presences; another token may change it.
+    pub hears_broadcasts: AtomicBool,
+    pub hears_presence: AtomicBool,
+    /// It was told of stored broadcasts up to this batch by other ways.
+    pub floor: AtomicI64,
+    pub is_gone: AtomicBool,
+    is_held: AtomicBool,
+    /// What was said since [`Member::held`]; `None` once it is told.
+    held: Mutex<Option<Vec<Arc<Fanout>>>>,
+}
+
+/// What may be said to a member that is held.
+const HELD: usize = 1024;
+
+impl Member {
+    /// It hears everything, at once.
+    pub fn new(id: u64, version: Version, outbox: Arc<Outbox>) -> Self {
+        Self {
+            id,
+            version,
+            outbox,
+            hears_broadcasts: true.into(),
+            hears_presence: true.into(),
+            floor: 0.into(),
+            is_gone: false.into(),
+            is_held: false.into(),
+            held: Mutex::default(),
+        }
+    }
+
+    /// It is told nothing before [`Member::release`]: first it hears of what was before.
+    pub fn held(self) -> Self {
+        Self { is_held: true.into(), held: Mutex::new(Some(Vec::new())), ..self }
+    }
+
+    /// Tells it what was said meanwhile, but for what it knows already; from now on it is told at once.
+    pub fn release(&self, knows: impl Fn(&Fanout) -> bool) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in held.take().unwrap_or_default() {
+            if !knows(&message) {
+                self.tell(&message);
+            }
+        }
+        self.is_held.store(false, Ordering::Release);
+    }
+
+    fn hear(&self, message: &Arc<Fanout>) {
+        if self.is_held.load(Ordering::Acquire)
+            && let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            if held.len() < HELD {
+                held.push(message.clone());
+            } else {
+                self.outbox.close(Closing::Slow);
+            }
+            return;
+        }
+        self.tell(message);
+    }
+
+    /// Tells it something, unless it has left.
+    pub fn tell(&self, message: &Fanout) {
+        if !self.is_gone.load(Ordering::Relaxed)
+            && let Some(frame) = message.frame(self.version)
+        {
+            self.outbox.push(frame);
+        }
+    }
+
+    /// Tells it alone something.
+    pub fn say(&self, message: &Message) {
+        if let Some(frame) = write::to_client(message, self.version) {
+            self.outbox.push(frame);
+        }
+    }
 }
 
 /// What is dealt out.
 #[derive(Debug, Clone)]
 struct Parcel {
-    room: Room,
-    what: Hears,
+    to: To,
     message: Arc<Fanout>,
-    /// The member that has said it, and does not want to hear itself.
-    but: Option<u64>,
+}
+
+impl Parcel {
+    /// To how many it goes, as limits count.
+    fn told(&self, of_room: &[Arc<Member>]) -> u64 {
+        let members = match &self.to {
+            To::Room { .. } => of_room,
+            To::Members(members) => members,
+        };
+        members.len() as u64
+    }
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    Room {
+        room: Room,
+        what: Hears,
+        /// The member that has said it, and does not want to hear itself.
+        but: Option<u64>,
+        /// Of what came through the database.
+        batch: Option<i64>,
+    },
+    Members(Vec<Arc<Member>>),
 }
 
 /// All of this node.
@@ -54,6 +149,10 @@ struct Parcel {
 pub struct Hub {
     threads: [Thread; THREADS],
     next: AtomicU64,
+    /// Of messages, each counted once as it is said and once for each member that hears it.
+    pub rate: Rate,
+    /// Messages, counted for each member that hears them.
+    pub told: AtomicU64,
 }
 
 /// Threads that have a mailbox of their own; more share.
@@ -78,22 +177,25 @@ struct State {
     is_served: bool,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
-        Self { threads: std::array::from_fn(|_| Thread::default()), next: AtomicU64::new(1) }
-    }
-}
-
 /// Being a member, until it is dropped.
 #[derive(Debug)]
 pub struct Membership {
     hub: Arc<Hub>,
-    thread: usize,
+    pub thread: usize,
     pub room: Room,
     pub member: Arc<Member>,
 }
 
 impl Hub {
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            threads: std::array::from_fn(|_| Thread::default()),
+            next: AtomicU64::new(1),
+            rate,
+            told: AtomicU64::new(0),
+        }
+    }
+
     /// A number that no other member of this node has.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
@@ -116,22 +218,46 @@ impl Hub {
 
     /// Says something to all members of the room, but for the one who has said it.
     pub fn say(&self, room: &Room, what: Hears, message: &Arc<Fanout>, but: Option<u64>) {
+        self.say_all(room, what, message, but, None);
+    }
+
+    /// Says a broadcast that came through the database, in this batch of its changes.
+    pub fn say_stored(&self, room: &Room, message: &Arc<Fanout>, batch: i64) {
+        self.say_all(room, Hears::Broadcasts, message, None, Some(batch));
+    }
+
+    fn say_all(&self, room: &Room, what: Hears, message: &Arc<Fanout>, but: Option<u64>, batch: Option<i64>) {
         for thread in &self.threads {
-            let mut state = thread.state();
+            let state = thread.state();
             if state.rooms.contains_key(room) {
-                let parcel = Parcel { room: room.clone(), what, message: message.clone(), but };
-                state.mailbox.push_back(parcel);
-                let is_first = state.mailbox.len() == 1;
-                drop(state);
-                if is_first {
-                    thread.mail.notify_one();
-                }
+                let to = To::Room { room: room.clone(), what, but, batch };
+                thread.leave(state, Parcel { to, message: message.clone() });
             }
         }
+    }
+
+    /// Tells these members of one thread something.
+    pub fn tell(&self, thread: usize, members: Vec<Arc<Member>>, message: Arc<Fanout>) {
+        let thread = &self.threads[thread];
+        thread.leave(thread.state(), Parcel { to: To::Members(members), message });
+    }
+
+    /// Whether somebody is in this room.
+    pub fn has(&self, room: &Room) -> bool {
+        self.threads.iter().any(|thread| thread.state().rooms.contains_key(room))
     }
 }
 
 impl Thread {
+    fn leave(&self, mut state: MutexGuard<'_, State>, parcel: Parcel) {
+        state.mailbox.push_back(parcel);
+        let is_first = state.mailbox.len() == 1;
+        drop(state);
+        if is_first {
+            self.mail.notify_one();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,16 +282,23 @@ impl Server {
                     // The list of members is taken with the mail: nobody hears what was said before they came.
                     let members: Vec<_> = parcels
                         .iter()
-                        .map(|parcel| state.rooms.get(&parcel.room).cloned().unwrap_or_default())
+                        .map(|parcel| match &parcel.to {
+                            To::Room { room, .. } => state.rooms.get(room).cloned().unwrap_or_default(),
+                            To::Members(_) => Arc::default(),
+                        })
                         .collect();
                     parcels.into_iter().zip(members).collect::<Vec<_>>()
                 };
                 if parcels.is_empty() {
                     break;
                 }
+                let mut told = 0;
                 for (parcel, members) in parcels {
                     deal(&parcel, &members);
+                    told += parcel.told(&members);
                 }
+                self.hub.rate.add(told);
+                self.hub.told.fetch_add(told, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         }
@@ -180,22 +313,30 @@ impl Drop for Server {
 }
 
 fn deal(parcel: &Parcel, members: &[Arc<Member>]) {
-    for member in members {
-        let hears = match parcel.what {
-            Hears::Broadcasts => member.hears_broadcasts,
-            Hears::Presence => member.hears_presence,
-        };
-        if hears
-            && parcel.but != Some(member.id)
-            && let Some(frame) = parcel.message.frame(member.version)
-        {
-            member.outbox.push(frame);
+    match &parcel.to {
+        To::Room { what, but, batch, .. } => {
+            for member in members {
+                let hears = match what {
+                    Hears::Broadcasts => &member.hears_broadcasts,
+                    Hears::Presence => &member.hears_presence,
+                };
+                let is_new = batch.is_none_or(|batch| batch > member.floor.load(Ordering::Relaxed));
+                if hears.load(Ordering::Relaxed) && is_new && *but != Some(member.id) {
+                    member.hear(&parcel.message);
+                }
+            }
+        }
+        To::Members(members) => {
+            for member in members.iter().filter(|member| !member.is_gone.load(Ordering::Relaxed)) {
+                member.hear(&parcel.message);
+            }
         }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        self.member.is_gone.store(true, Ordering::Relaxed);
         let mut state = self.hub.threads[self.thread].state();
         if let Some(members) = state.rooms.get_mut(&self.room) {
             Arc::make_mut(members).retain(|member| member.id != self.member.id);

@@ -1,4 +1,5 @@
-//! Broadcasts by HTTP, for whoever has no socket: `POST /api/broadcast` and `POST /api/broadcast/{topic}/events/{event}`.
+//! What is asked by HTTP: broadcasts of whoever has no socket, `POST /api/broadcast` and `POST /api/broadcast/{topic}/events/{event}`, and
+//! an operator's figures.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -23,6 +24,12 @@ impl Realtime {
             (&Method::GET, ["api", "ping"]) => return said(StatusCode::OK, &json!({ "message": "Success" })),
             (&Method::POST, ["api", "broadcast"]) => self.post_many(request).await,
             (&Method::POST, ["api", "broadcast", topic, "events", event]) => self.post_one(request, topic, event).await,
+            (&Method::GET, ["metrics"]) => {
+                return match self.may_post(request) {
+                    Ok(asker) if &*asker.role == "service_role" => self.metrics(),
+                    _ => said(StatusCode::UNAUTHORIZED, &Refusal::Unauthorized.body()),
+                };
+            }
             _ => return said(StatusCode::NOT_FOUND, &json!({ "message": "Not found" })),
         };
         match done {

@@ -86,6 +86,9 @@ where
             over = poll_fn(|context| socket.poll_over(context, &outbox)) => break over,
         }
     };
+    if matches!(over, Over::Us(Closing::Slow)) {
+        client.was_slow();
+    }
     drop(client);
     let (code, reason) = match over {
         Over::Client(End::Gone) => return,

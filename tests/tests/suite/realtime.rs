@@ -1,5 +1,10 @@
 //! Clients meet on channels, by the unmodified supabase-js.
 
+mod behaviour;
+mod changes;
+mod nodes;
+mod private;
+
 use ntier_tests::{World, directory, npm, on_both};
 
 on_both!(clients_meet_on_channels);

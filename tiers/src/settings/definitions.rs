@@ -740,6 +740,26 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "realtime.retention",
+        kind: Value("TIME"),
+        default: "1h",
+        doc: "How long changes of the database are kept for clients that were away",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.kept_for = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "realtime.retention_size",
+        kind: Value("SIZE"),
+        default: "1GB",
+        doc: "How much they may take; the older half goes before the time is over",
+        set: |settings, text| {
+            let _: () = settings.realtime.service.kept_bytes = value::bytes(text)?;
+            Ok(())
+        },
+    },
+    Definition {
         name: "realtime.bus",
         kind: Value("WAY"),
         default: "postgres with database_url, else local",
