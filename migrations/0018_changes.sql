@@ -208,6 +208,13 @@ begin
     return;
   end if;
   select * into latest from ntier.change_batches order by batch desc limit 1;
+  -- A snapshot of what is not yet: the tables come from another server, whose transactions say nothing here.
+  if pg_catalog.pg_snapshot_xmax(latest.snapshot) > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) then
+    delete from ntier.changes;
+    delete from ntier.change_batches;
+    insert into ntier.change_batches (batch, snapshot) values (latest.batch + 1, pg_catalog.pg_current_snapshot());
+    return;
+  end if;
   insert into ntier.change_batches (batch, snapshot)
     select latest.batch + 1, pg_catalog.pg_current_snapshot()
     where exists (
@@ -269,11 +276,12 @@ create or replace function ntier.small_values(whole json) returns json language 
   select coalesce(json_object_agg(key, value) filter (where octet_length(value::text) <= 64), '{}') from json_each(whole)
 $$;
 
--- Deletes what is older than that, or more than that many bytes; clients that were away for longer are told so. The oldest batch that
+-- Deletes what is older than that, and the older half where all of it is more than that many bytes; clients that were away for longer are told so. The oldest batch that
 -- is left is where all others count from, and the newest keeps its rows: nobody who has seen all of it has missed anything.
 create or replace function ntier.sweep_changes(age interval, bytes bigint) returns bigint language plpgsql as $$
 declare
   last record;
+  kept numeric;
   swept bigint := 0;
 begin
   if not pg_catalog.pg_try_advisory_xact_lock(7236978912448) then
@@ -283,8 +291,13 @@ begin
   select b.batch, b.snapshot into last from ntier.change_batches b
     where b.at < clock_timestamp() - age and b.batch < (select max(m.batch) from ntier.change_batches m)
     order by b.batch desc limit 1;
-  if bytes < pg_catalog.pg_total_relation_size('ntier.changes') then
-    -- Half of what there is: what is freed is used again, but the file does not become shorter.
+  -- As many rows as there are numbers, of the size of the newest: the file itself does not become shorter.
+  select (newest.id - (select c.id from ntier.changes c order by c.xid, c.id limit 1) + 1) * newest.size into kept
+    from (
+      select max(c.id) as id, avg(pg_catalog.pg_column_size(c)) as size
+      from (select * from ntier.changes order by xid desc, id desc limit 1000) c
+    ) newest;
+  if bytes < kept then
     select b.batch, b.snapshot into last from ntier.change_batches b
       where b.batch >= greatest(last.batch, (select (min(m.batch) + max(m.batch)) / 2 from ntier.change_batches m))
         and b.batch < (select max(m.batch) from ntier.change_batches m)

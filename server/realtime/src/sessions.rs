@@ -108,7 +108,7 @@ async fn ask(database: &Database, sessions: &[Arc<Session>]) -> Result<HashMap<U
         text: "select asked.session, \
              s.id is not null and (s.not_after is null or s.not_after > pg_catalog.now()) \
                and (u.banned_until is null or u.banned_until <= pg_catalog.now()), u.id is not null \
-             from pg_catalog.unnest($1::uuid[], $2::uuid[]) as asked (session, owner) \
+             from unnest($1::uuid[], $2::uuid[]) as asked (session, owner) \
              left join auth.sessions s on s.id = asked.session and s.user_id = asked.owner \
              left join auth.users u on u.id = asked.owner"
             .into(),

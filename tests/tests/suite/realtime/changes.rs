@@ -1,7 +1,7 @@
 //! Clients hear of changes of tables, as far as a SELECT would show them, and miss none.
 
 use ntier_tests::websocket::{Client, Heard};
-use ntier_tests::{World, on_both};
+use ntier_tests::{Who, World, on_both};
 use serde_json::{Value, json};
 
 on_both!(
@@ -11,6 +11,7 @@ on_both!(
     what_cannot_be_listened_to_is_said,
     what_the_database_says_is_heard,
     nothing_is_heard_that_is_not_to_be_seen_any_more,
+    an_operator_sees_figures,
 );
 
 const CHANGES: &str = "postgres_changes";
@@ -331,4 +332,23 @@ fn nothing_is_heard_that_is_not_to_be_seen_any_more(world: &mut World) {
     ada.push("room", "access_token", &json!({ "access_token": user(world, BOB) }));
     ada.until_heard(2, "room", "system");
     assert!(!hears(&ada), "it is somebody else");
+}
+
+fn an_operator_sees_figures(world: &mut World) {
+    table(world, "");
+    let mut client = connect(world);
+    client.join("room", &to(&json!([{ "event": "*", "schema": "public", "table": "memos" }])));
+    world.sql("insert into memos (id) values (1), (2); select 1");
+    client.until_heard(2, "room", CHANGES);
+    let metrics = |who: &Who| {
+        let mut ask = world.ask(who, "GET /metrics");
+        ask.url = ask.url.replacen("/rest/v1", "/realtime/v1", 1);
+        ask.send()
+    };
+    assert_eq!(metrics(&Who::Anon).status, 401);
+    let text = metrics(&Who::Service).text();
+    for line in ["clients 1", "channels 1", "messages_received_total 1", "changes_read_total 2", "changes_told_total 2"]
+    {
+        assert!(text.contains(&format!("\nntier_realtime_{line}\n")), "{line}: {text}");
+    }
 }
