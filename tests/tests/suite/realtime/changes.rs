@@ -342,7 +342,7 @@ fn an_operator_sees_figures(world: &mut World) {
     client.until_heard(2, "room", CHANGES);
     let metrics = |who: &Who| {
         let mut ask = world.ask(who, "GET /metrics");
-        ask.url = ask.url.replacen("/rest/v1", "/realtime/v1", 1);
+        ask.move_to("/rest/v1", "/realtime/v1");
         ask.send()
     };
     assert_eq!(metrics(&Who::Anon).status, 401);
