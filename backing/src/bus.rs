@@ -118,6 +118,11 @@ impl Bus {
         }
     }
 
+    /// How many messages were dropped since the node started.
+    pub fn lost(&self) -> u64 {
+        self.queue.as_ref().map_or(0, |queue| queue.lost())
+    }
+
     /// Nothing more is said; the [`Line`] ends once what was said has left.
     pub fn close(&self) {
         if let Some(queue) = &self.queue {

@@ -323,7 +323,7 @@ impl Running {
         // Clients have left by now, and the others are told.
         if let Some((realtime, following)) = self.following {
             realtime.leave();
-            following.await.map_err(io::Error::other)?;
+            let _ = following.await;
         }
         self.listening.abort();
         self.sweeping.abort();

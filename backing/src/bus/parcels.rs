@@ -1,8 +1,8 @@
 //! Messages as NOTIFY carries them: several in one payload, as text; what is too long for a payload is kept elsewhere and named.
 //!
 //! A payload is shorter than 8000 bytes (PostgreSQL's documentation, "NOTIFY") and may not have just any byte in it, whatever the server's
-//! encoding is; so it is Base64: `1`, the node in 16 hexadecimal digits, and `i` with the messages, or `r` with the number of the row
-//! that has them.
+//! encoding is; so it is Base64: `1`, the node in 16 hexadecimal digits, the number of the parcel, and `:` and the messages, unless the row with
+//! that number has them. The number is also what makes payloads differ: of those that are equal PostgreSQL carries one.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -33,10 +33,11 @@ impl Parcel {
 
 /// What a payload says.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Payload {
-    Inline(Bytes),
-    /// The content is in the row with this number.
-    Row(i64),
+pub struct Payload {
+    pub node: NodeId,
+    pub number: i64,
+    /// `None` if the row with the number has it.
+    pub content: Option<Bytes>,
 }
 
 /// Packs messages, in their order.
@@ -72,23 +73,23 @@ pub fn unpack(mut content: Bytes) -> Option<Vec<Bytes>> {
     Some(messages)
 }
 
-/// The payload that names a row, or has the content.
-pub fn payload(node: NodeId, what: &Payload) -> String {
-    match what {
-        Payload::Inline(content) => format!("1{node:016x}i{}", text(content)),
-        Payload::Row(number) => format!("1{node:016x}r{number}"),
+impl Payload {
+    pub fn text(&self) -> String {
+        let Self { node, number, content } = self;
+        match content {
+            Some(content) => format!("1{node:016x}{number}:{}", text(content)),
+            None => format!("1{node:016x}{number}"),
+        }
     }
-}
 
-pub fn read(payload: &str) -> Option<(NodeId, Payload)> {
-    let rest = payload.strip_prefix('1')?;
-    let (node, rest) = rest.split_at_checked(16)?;
-    let node = NodeId::from_str_radix(node, 16).ok()?;
-    let (kind, rest) = rest.split_at_checked(1)?;
-    match kind {
-        "i" => Some((node, Payload::Inline(bytes(rest)?))),
-        "r" => Some((node, Payload::Row(rest.parse().ok()?))),
-        _ => None,
+    pub fn read(text: &str) -> Option<Self> {
+        let (node, rest) = text.strip_prefix('1')?.split_at_checked(16)?;
+        let node = NodeId::from_str_radix(node, 16).ok()?;
+        let (number, content) = match rest.split_once(':') {
+            Some((number, content)) => (number, Some(bytes(content)?)),
+            None => (rest, None),
+        };
+        Some(Self { node, number: number.parse().ok()?, content })
     }
 }
 
@@ -125,8 +126,8 @@ mod tests {
 
     #[test]
     fn a_payload_is_short_enough() {
-        let most = Payload::Inline(Bytes::from(vec![255; INLINE]));
-        assert!(payload(u64::MAX, &most).len() < 8000);
+        let content = Some(Bytes::from(vec![255; INLINE]));
+        assert!(Payload { node: u64::MAX, number: i64::MAX, content }.text().len() < 8000);
     }
 
     proptest! {
@@ -144,10 +145,12 @@ mod tests {
                 let before = heard.len();
                 heard.extend(unpack(parcel.content.clone()).unwrap());
                 prop_assert_eq!(heard.len() - before, parcel.messages);
-                for what in [Payload::Inline(parcel.content), Payload::Row(number)] {
-                    let payload = payload(node, &what);
-                    prop_assert!(payload.bytes().all(|byte| byte.is_ascii_graphic()));
-                    prop_assert_eq!(read(&payload), Some((node, what)));
+                for content in [Some(parcel.content), None] {
+                    let payload = Payload { node, number, content };
+                    let text = payload.text();
+                    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"{},\"\\".contains(&byte));
+                    prop_assert!(is_plain, "it stands in an array");
+                    prop_assert_eq!(Payload::read(&text), Some(payload));
                 }
             }
             prop_assert_eq!(heard, said);
@@ -155,8 +158,8 @@ mod tests {
 
         #[test]
         fn whatever_comes_is_read_or_refused(payload in ".{0,60}", content in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = read(&payload);
-            let _ = read(&format!("1{payload}"));
+            let _ = Payload::read(&payload);
+            let _ = Payload::read(&format!("10123456789abcdef{payload}"));
             let _ = unpack(content.into());
         }
     }

@@ -67,6 +67,8 @@ impl Realtime {
             ),
             ("change_lag_seconds", "gauge", "From the newest change until it was told.", seconds(&feed.lag)),
             ("change_lag_seconds_total", "counter", "Likewise, of all together.", seconds(&feed.lags)),
+            ("other_nodes", "gauge", "Other nodes that are alive.", self.everybody().others().to_string()),
+            ("bus_lost_total", "counter", "Messages that other nodes cannot have heard.", self.bus.lost().to_string()),
         ];
         let mut text = String::new();
         for (name, kind, help, value) in figures {

@@ -108,7 +108,7 @@ impl Realtime {
         }
     }
 
-    fn everybody(&self) -> MutexGuard<'_, Presences> {
+    pub(crate) fn everybody(&self) -> MutexGuard<'_, Presences> {
         self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -213,6 +213,11 @@ impl Presences {
         !self.peers.is_empty() || !self.greeted.is_some_and(was_here)
     }
 
+    /// How many other nodes are alive.
+    pub fn others(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Another node has said something.
     pub fn hear(&mut self, from: NodeId, news: News, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();

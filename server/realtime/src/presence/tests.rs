@@ -1,3 +1,5 @@
+//! A room is known by several nodes; what they tell each other is late, or lost.
+
 use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ntier_tests::nats::Nats;
+use ntier_tests::node::PATIENCE;
 use ntier_tests::websocket::{Client, Heard};
 use ntier_tests::{Backend, Node, Who, World, directory, until};
 use serde_json::{Value, json};
@@ -99,6 +100,14 @@ fn broadcasts_reach_the_clients_of_other_nodes(world: &World) {
         matches!(heard, Heard::Text(message) if message[4]["payload"]["number"] == 499).then_some(())
     });
     assert_eq!(counted(&two.all()), (0..500).collect::<Vec<_>>());
+
+    // Those that are alike are as many.
+    for _ in 0..500 {
+        one.push("talk", "broadcast", &json!({ "type": "broadcast", "event": "same", "payload": {} }));
+    }
+    let is_same = |heard: &&Heard| matches!(heard, Heard::Text(message) if message[4]["event"] == "same");
+    let all = two.within(PATIENCE, |all| (all.iter().filter(is_same).count() >= 500).then_some(()));
+    assert!(all.is_some(), "{} of 500", two.all().iter().filter(is_same).count());
 
     // Whoever has no socket is heard on all nodes too.
     let message = json!({ "messages": [{ "topic": "talk", "event": "posted", "payload": { "a": 1 } }] });
