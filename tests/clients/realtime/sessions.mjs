@@ -29,7 +29,10 @@ await run({
     await here.client.realtime.setAuth(here.token);
     const room = here.client.channel("room", { config: { private: true } });
     await subscribed(room);
-    const closed = new Promise((done) => room.on("system", {}, ({ status, message }) => status === "error" && done(message)));
+    const closed = new Promise((done, fail) => {
+      setTimeout(() => fail(new Error("it is not closed")), 20_000).unref();
+      room.on("system", {}, ({ status, message }) => status === "error" && done(message));
+    });
     const raw = await Raw.open();
     assert.deepEqual(await raw.join("public", { private: false }, here.token), ["ok"]);
     assert.deepEqual(await raw.join("other", { private: false }, there.token), ["ok"]);
