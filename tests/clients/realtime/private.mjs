@@ -1,5 +1,7 @@
-// Private channels, by hand: what policies allow and what they do not. See raw.mjs.
+// Private channels: what policies allow and what they do not; by hand (raw.mjs) and by the unmodified supabase-js.
+import { createClient } from "@supabase/supabase-js";
 import assert from "node:assert/strict";
+import WebSocket from "ws";
 import { Raw, run, sign, sql } from "./raw.mjs";
 
 const { URL: url, KEY: key } = process.env;
@@ -219,5 +221,45 @@ await run({
     const other = await Raw.open();
     assert.deepEqual(await other.join("told", {}, token("ada")), refused("told"));
     other.close();
+  },
+
+  async "while the policies are asked a client is told of other things, and asks nothing else"() {
+    const [raw, other] = [await Raw.open(), await Raw.open()];
+    for (const one of [raw, other]) assert.deepEqual(await one.join("busy", { private: false }), ["ok"]);
+    const join = raw.send("slow", "realtime:slow", "phx_join", { config: { private: true }, access_token: token("ada") });
+    const after = raw.send(null, "phoenix", "heartbeat", {});
+    other.broadcast("busy", "meanwhile");
+    await raw.hears("meanwhile");
+    assert.ok(!raw.all.some(([, to]) => to === join || to === after));
+    assert.equal((await raw.reply(join)).response.reason, "QueryCanceled: Query was cancelled, please try again");
+    await raw.reply(after);
+    assert.ok(raw.all.findIndex(([, to]) => to === join) < raw.all.findIndex(([, to]) => to === after));
+    for (const one of [raw, other]) one.close();
+  },
+
+  async "by supabase-js"() {
+    await rights("ada", "js", ...all);
+    await rights("bob", "js", "hear broadcast", "hear presence");
+    const connect = (user) => createClient(url, key, { realtime: { transport: WebSocket }, accessToken: async () => token(user) });
+    const subscribed = (channel) => new Promise((done) => channel.subscribe((status, error) => done([status, error?.message])));
+    const config = { private: true, broadcast: { ack: true }, presence: { key: "ada" } };
+    const [ada, bob, dan] = ["ada", "bob", "dan"].map(connect);
+    for (const client of [ada, bob, dan]) await client.realtime.setAuth();
+    const [one, two] = [ada.channel("js", { config }), bob.channel("js", { config: { private: true } })];
+    const told = (type, filter) => new Promise((done) => two.on(type, filter, done));
+    const [heard, posted, came] = [told("broadcast", { event: "hello" }), told("broadcast", { event: "posted" }), told("presence", { event: "join" })];
+    assert.deepEqual(await subscribed(one), ["SUBSCRIBED", undefined]);
+    assert.deepEqual(await subscribed(two), ["SUBSCRIBED", undefined]);
+    const [status, why] = await subscribed(dan.channel("js", { config: { private: true } }));
+    assert.equal(status, "CHANNEL_ERROR");
+    assert.match(why, /Unauthorized: You do not have permissions to read from this Channel topic: js/);
+    assert.equal(await one.send({ type: "broadcast", event: "hello", payload: { n: 1 } }), "ok");
+    assert.deepEqual((await heard).payload, { n: 1 });
+    assert.equal(await one.track({ mood: "good" }), "ok");
+    assert.equal((await came).key, "ada");
+    await one.httpSend("posted", { n: 2 });
+    assert.deepEqual((await posted).payload, { n: 2 });
+    await assert.rejects(two.httpSend("posted", {}), /Unauthorized/);
+    for (const client of [ada, bob, dan]) await client.removeAllChannels();
   },
 });

@@ -28,6 +28,7 @@ const ROOMS: &str = "
     create policy counted on realtime.messages for select to authenticated using (realtime.topic() = 'counted' and public.ask());
     create policy told on realtime.messages for select to authenticated
       using (realtime.topic() = 'told' and current_setting('request.headers')::json ->> 'x-room' = 'told');
+    create policy slow on realtime.messages for select to authenticated using (realtime.topic() = 'slow' and pg_sleep(30) is null);
     create function public.run_sql(text text) returns jsonb language plpgsql security definer as $$
     declare
       result jsonb;
@@ -47,7 +48,7 @@ fn policies_rule_private_channels(world: &mut World) {
     world.sql(ROOMS);
     world.reload();
     let said = npm::output(&mut client(world, "private.mjs"));
-    assert_eq!(said.lines().count(), 14, "{said}");
+    assert_eq!(said.lines().count(), 16, "{said}");
 }
 
 fn limits_are_kept(world: &mut World) {
