@@ -72,6 +72,13 @@ fn all_members_come_in_parts() {
     let diff = &two.hear(1, parts[3].clone(), now).diffs[&room("films")];
     assert_eq!((diff.joins.len(), diff.leaves.len()), (7, 0));
     assert_eq!(two.json(&room("films")), one.json(&room("films")));
+    // What is older than what is known changes nothing.
+    let gone = one.untrack(3).news.remove(0);
+    two.hear(1, gone, now);
+    for part in parts {
+        assert_eq!(two.hear(1, part, now), Outcome::default());
+    }
+    assert_eq!(two.json(&room("films")), one.json(&room("films")));
 }
 
 #[test]
