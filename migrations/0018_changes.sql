@@ -198,31 +198,37 @@ drop trigger if exists ntier_broadcast on realtime.messages;
 create trigger ntier_broadcast after insert on realtime.messages
   for each row when (new.extension = 'broadcast') execute function ntier.record_broadcast();
 
--- Writes a batch if something is new, unless another does. Its rows are those of the transactions that ran when the batch before was
--- written or began later, and that have ended: no others need to be looked at.
-create or replace function ntier.sequence_changes() returns void language plpgsql as $$
+-- Writes a batch if something is new, unless another does, and says which is the newest. Its rows are those of the transactions that ran
+-- when the batch before was written or began later, and that have ended: no others need to be looked at.
+create or replace function ntier.sequence_changes() returns bigint language plpgsql as $$
 declare
-  latest ntier.change_batches;
+  latest record;
 begin
-  if not pg_catalog.pg_try_advisory_xact_lock(7236978912447) then
-    return;
-  end if;
-  select * into latest from ntier.change_batches order by batch desc limit 1;
-  -- A snapshot of what is not yet: the tables come from another server, whose transactions say nothing here.
-  if pg_catalog.pg_snapshot_xmax(latest.snapshot) > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) then
+  -- Most of the time nothing is new, and nothing needs to be locked to see that. Under the lock it is looked again.
+  for attempt in 1..2 loop
+    select b.batch, pg_catalog.pg_current_snapshot() as now,
+        -- A snapshot of what is not yet: the tables come from another server, whose transactions say nothing here.
+        pg_catalog.pg_snapshot_xmax(b.snapshot) > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as is_foreign,
+        exists (
+          select from ntier.changes c where c.xid = any (array(select pg_catalog.pg_snapshot_xip(b.snapshot)))
+        ) or exists (
+          select from ntier.changes c where c.xid >= pg_catalog.pg_snapshot_xmax(b.snapshot)
+        ) as is_new
+      into latest
+      from (select * from ntier.change_batches order by batch desc limit 1) b;
+    if not (latest.is_new or latest.is_foreign) then
+      return latest.batch;
+    end if;
+    if attempt = 1 and not pg_catalog.pg_try_advisory_xact_lock(7236978912447) then
+      return latest.batch;
+    end if;
+  end loop;
+  if latest.is_foreign then
     delete from ntier.changes;
     delete from ntier.change_batches;
-    insert into ntier.change_batches (batch, snapshot) values (latest.batch + 1, pg_catalog.pg_current_snapshot());
-    return;
   end if;
-  insert into ntier.change_batches (batch, snapshot)
-    select latest.batch + 1, pg_catalog.pg_current_snapshot()
-    where exists (
-        select from ntier.changes c
-        where c.xid = any (array(select pg_catalog.pg_snapshot_xip(latest.snapshot)))
-      ) or exists (
-        select from ntier.changes c where c.xid >= pg_catalog.pg_snapshot_xmax(latest.snapshot)
-      );
+  insert into ntier.change_batches (batch, snapshot) values (latest.batch + 1, latest.now);
+  return latest.batch + 1;
 end
 $$;
 

@@ -92,11 +92,15 @@ struct State {
 
 /// As long as it is there, the feed is read.
 #[derive(Debug)]
-pub struct Interest(Arc<Feed>);
+pub struct Interest {
+    feed: Arc<Feed>,
+    /// What came until then is not heard.
+    from: Position,
+}
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        self.0.interested.fetch_sub(1, Ordering::AcqRel);
+        self.feed.interested.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -158,13 +162,16 @@ impl Feed {
         self.interested.load(Ordering::Relaxed)
     }
 
-    /// Begins to read, where it was not read yet: what is said from now on is heard.
-    pub async fn interest(self: &Arc<Self>) -> Result<Interest, Refusal> {
+    /// Begins to read, where it was not read yet: what is said from now on is heard. Whoever listens to changes does not hear of those
+    /// that were committed before.
+    pub async fn interest(self: &Arc<Self>, listens: bool) -> Result<Interest, Refusal> {
         self.interested.fetch_add(1, Ordering::AcqRel);
-        let interest = Interest(self.clone());
-        if self.state().cursor.is_none() {
-            self.now().await.ok_or(Refusal::Unreachable)?;
-        }
+        let mut interest = Interest { feed: self.clone(), from: Position { batch: 0, id: 0 } };
+        let known = self.state().cursor.filter(|_| !listens);
+        interest.from = match known {
+            Some(cursor) => cursor,
+            None => self.now().await.ok_or(Refusal::Unreachable)?,
+        };
         Ok(interest)
     }
 
@@ -223,14 +230,14 @@ impl Feed {
 
     /// Reads all there is.
     async fn round(&self) -> Result<(), Error> {
-        let cursor = self.state().cursor;
-        let Some(mut cursor) = cursor else {
-            let kept = self.asker.sequenced().await?;
-            self.state().cursor = Some(kept.end());
+        let newest = Position { batch: self.asker.newest().await?, id: i64::MAX };
+        let cursor = *self.state().cursor.get_or_insert(newest);
+        if cursor == newest {
             return Ok(());
-        };
+        }
+        let mut cursor = cursor;
         loop {
-            let (kept, rows) = self.asker.after(cursor, CHUNK, self.record_bytes, true).await?;
+            let (kept, rows) = self.asker.after(cursor, CHUNK, self.record_bytes).await?;
             if !kept.has_all_after(cursor) {
                 self.lost(cursor, kept);
                 return Ok(());
@@ -310,6 +317,7 @@ impl Feed {
         membership: &Membership,
         address: &Address,
         viewer: Arc<Viewer>,
+        interest: &Interest,
         asked: Asked<'_>,
     ) -> Option<Listening> {
         if asked.bindings.is_empty() && asked.broadcasts_since.is_none() {
@@ -327,10 +335,7 @@ impl Feed {
                 Vec::new()
             }
         };
-        let Some(now) = self.now().await else {
-            member.say(&address.system(&System::NotSubscribed(UNREACHABLE)));
-            return None;
-        };
+        let now = interest.from;
         let mut from = asked.broadcasts_since.unwrap_or(now);
         let entries = wanted.into_iter().map(|(at, id, wanted)| {
             let after = asked.since.get(at).copied().flatten().unwrap_or(now);
@@ -381,7 +386,7 @@ impl Feed {
             if listener.member.is_gone.load(Ordering::Relaxed) || self.hand_over(&listener, cursor) {
                 return;
             }
-            let Ok((kept, rows)) = self.asker.after(cursor, REPLAYED, self.record_bytes, false).await else {
+            let Ok((kept, rows)) = self.asker.after(cursor, REPLAYED, self.record_bytes).await else {
                 sleep(PAUSE).await;
                 continue;
             };

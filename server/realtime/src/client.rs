@@ -57,7 +57,7 @@ struct Channel {
     writes: Writes,
     /// To changes of the database.
     listening: Option<Listening>,
-    _interest: Interest,
+    interest: Interest,
 }
 
 /// What may be said; not known before it is asked for. Another token may say otherwise.
@@ -199,7 +199,7 @@ impl Client {
         member.hears_presence.store(reads.presence, Ordering::Relaxed);
         let address = Address::of(message);
         // From now on the database is listened to: what is said there after the reply is heard.
-        let interest = realtime.feed.interest().await?;
+        let interest = realtime.feed.interest(!join.changes.is_empty()).await?;
         let membership = match join.broadcast.replay {
             None => {
                 self.send(&address.reply(message, Answer::joined(&join)));
@@ -229,7 +229,7 @@ impl Client {
             reads,
             writes: if join.private { Writes::default() } else { Writes::ALL },
             listening: None,
-            _interest: interest,
+            interest,
         };
         let channel = Channel { listening: self.subscribe(&channel, &join).await, ..channel };
         if join.presence.enabled && reads.presence {
@@ -243,12 +243,10 @@ impl Client {
     async fn subscribe(&mut self, channel: &Channel, join: &Join) -> Option<Listening> {
         let feed = &self.realtime.feed;
         let mut is_unreadable = false;
-        let mut readable = |since: Option<Result<Position, Unreadable>>| match since? {
-            Ok(position) => Some(position),
-            Err(Unreadable) => {
-                is_unreadable = true;
-                None
-            }
+        let mut readable = |since: Option<Result<Position, Unreadable>>| {
+            let since = since?;
+            is_unreadable |= since == Err(Unreadable);
+            since.ok()
         };
         let since = join.changes.iter().map(|binding| readable(join.since_of(binding))).collect();
         let broadcasts_since = readable(join.broadcasts_since()).filter(|_| channel.reads.broadcasts);
@@ -257,7 +255,7 @@ impl Client {
         }
         let asked = Asked { bindings: &join.changes, since, broadcasts_since, is_old: join.old };
         let viewer = feed.viewer(&channel.holder.asker);
-        let listening = feed.subscribe(&channel.membership, &channel.address, viewer, asked).await;
+        let listening = feed.subscribe(&channel.membership, &channel.address, viewer, &channel.interest, asked).await;
         if join.broadcast.tell_when_ready {
             self.send(&channel.address.system(&System::Ready));
         }
@@ -370,7 +368,6 @@ impl Client {
         }
         let answer = match call {
             Call::Nothing => Answer::Ok,
-            Call::Unknown => Answer::Declined(Declined::Presence),
             Call::NotAnObject => Answer::Declined(Declined::NotAnObject),
             Call::Track(payload) if !limits.passes(payload.len()) => {
                 return self.shut(&message.topic, &Shutdown::PresenceTooLarge);
@@ -379,7 +376,7 @@ impl Client {
                 realtime.track(&channel.membership.room, channel.membership.member.id, &channel.key, payload);
                 Answer::Ok
             }
-            Call::Track(_) => Answer::Declined(Declined::Presence),
+            Call::Unknown | Call::Track(_) => Answer::Declined(Declined::Presence),
             Call::Untrack => {
                 realtime.untrack(channel.membership.member.id);
                 Answer::Ok

@@ -20,6 +20,8 @@ pub struct Config {
     pub api: Api,
     pub auth: Auth,
     pub storage: Storage,
+    /// `[realtime] enabled`
+    pub realtime: Option<bool>,
     pub migrations_enabled: bool,
     pub seed_enabled: bool,
     /// Relative to the folder `supabase`; `*` stands for any part of a name.
@@ -212,6 +214,7 @@ impl Default for Config {
             api: Api::default(),
             auth: Auth::default(),
             storage: Storage::default(),
+            realtime: None,
             migrations_enabled: true,
             seed_enabled: true,
             seed_paths: vec!["./seed.sql".into()],
@@ -529,6 +532,7 @@ const SUPPORTED: &[(&str, Set)] = &[
     ("storage.file_size_limit", |config, value| Ok(config.storage.file_size_limit = Some(size(value)?))),
     ("storage.s3_protocol.enabled", |config, value| Ok(config.storage.s3_protocol = Some(boolean(value)?))),
     ("storage.image_transformation.enabled", |config, value| Ok(config.storage.images = Some(boolean(value)?))),
+    ("realtime.enabled", |config, value| Ok(config.realtime = Some(boolean(value)?))),
     ("project_id", |config, value| Ok(config.project_id = Some(string(value)?))),
     ("api.port", |config, value| Ok(config.api.port = Some(number(value, 1, u16::MAX.into())?))),
     ("api.schemas", |config, value| Ok(config.api.schemas = Some(strings(value)?))),
@@ -543,6 +547,8 @@ const SUPPORTED: &[(&str, Set)] = &[
 /// Keys about Supabase's own containers: nothing is missed where they have no effect.
 const WITHOUT_MEANING: &[&str] = &[
     "api.enabled",
+    "realtime.ip_version",
+    "realtime.max_header_length",
     "db.port",
     "db.shadow_port",
     "db.health_timeout",
@@ -653,8 +659,8 @@ mod tests {
     #[test]
     fn all_faults_are_told_with_their_lines() {
         let (config, faults) = read(
-            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[realtime]\nenabled = true\n\
-             ip_version = \"IPv4\"\n",
+            "[api]\nport = \"x\"\nschemas = [1]\nmax_row = 3\nmax_rows = 7\n\n[auht]\nx = 1\n[analytics]\nenabled = true\n\
+             port = 54327\n",
         );
         assert_eq!(config.api.max_rows, Some(7));
         assert_eq!(
@@ -664,7 +670,7 @@ mod tests {
                 "error: config.toml:3: api.schemas: expected a list of strings, found [1]",
                 "warning: config.toml:4: unknown key api.max_row; did you mean max_rows?",
                 "warning: config.toml:7: unknown key auht; did you mean auth?",
-                "note: config.toml:10: [realtime] has no effect yet",
+                "note: config.toml:10: [analytics] has no effect yet",
             ]
         );
     }

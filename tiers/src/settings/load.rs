@@ -107,6 +107,7 @@ impl Loader {
         storage.service.file_size_limit = said.file_size_limit.unwrap_or(storage.service.file_size_limit);
         storage.service.images = said.images.unwrap_or(storage.service.images);
         storage.s3_protocol.enabled = said.s3_protocol.unwrap_or(storage.s3_protocol.enabled);
+        settings.realtime.enabled = config.realtime.unwrap_or(settings.realtime.enabled);
         settings.api.auto_expose_new_tables = api.auto_expose_new_tables.unwrap_or(settings.api.auto_expose_new_tables);
     }
 
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn what_the_project_says_of_files_are_defaults() {
         let folder = project();
-        let config = "[storage]\nenabled = false\nfile_size_limit = \"5MiB\"\n[storage.image_transformation]\nenabled = false\n\
+        let config = "[realtime]\nenabled = false\n[storage]\nenabled = false\nfile_size_limit = \"5MiB\"\n[storage.image_transformation]\nenabled = false\n\
                       [storage.s3_protocol]\nenabled = false\n[storage.buckets.films]\nfile_size_limit = \"6MiB\"\n";
         std::fs::write(folder.path().join("supabase/config.toml"), config).unwrap();
         let faults = load(&sources(folder.path(), &[], &[])).unwrap_err();
@@ -430,8 +431,10 @@ mod tests {
         assert_eq!(told, [expected]);
         let flags =
             [("storage.enabled", "true"), ("storage.file_size_limit", "7MB"), ("storage.upload_url_time", "2min")];
-        let storage =
-            load(&sources(folder.path(), &[("NTIER_STORAGE_SWEEP_AFTER", "10min")], &flags)).unwrap().settings.storage;
+        let settings =
+            load(&sources(folder.path(), &[("NTIER_STORAGE_SWEEP_AFTER", "10min")], &flags)).unwrap().settings;
+        assert!(!settings.realtime.enabled);
+        let storage = settings.storage;
         assert!(storage.enabled && !storage.service.images && !storage.s3_protocol.enabled);
         assert_eq!((storage.service.file_size_limit, storage.service.upload_url_seconds), (7 << 20, 120));
         assert_eq!(storage.sweep_after.as_secs(), 600);

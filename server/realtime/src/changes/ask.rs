@@ -65,29 +65,22 @@ impl Kept {
     }
 }
 
-const SEQUENCE: &str = "select ntier.sequence_changes()";
-const KEPT: &str = "select min(batch), max(batch) from ntier.change_batches";
-
 impl Asker {
     pub fn new(database: Database) -> Self {
         Self { database, tables: Mutex::default() }
     }
 
-    /// Writes a batch if something is new, and says what there is.
-    pub async fn sequenced(&self) -> Result<Kept, Error> {
-        let statements = vec![statement(SEQUENCE, Vec::new()), statement(KEPT, Vec::new())];
+    /// Writes a batch if something is new, and says which is the newest.
+    pub async fn newest(&self) -> Result<i64, Error> {
+        let statements = vec![statement("select ntier.sequence_changes()", Vec::new())];
         let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
-        kept(answer.results.get(1))
+        let newest =
+            answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.text(0)?.parse().ok());
+        newest.ok_or_else(nothing)
     }
 
-    /// What comes after the position, at most `most` rows, after a batch was written if something is new and `sequence` is said.
-    pub async fn after(
-        &self,
-        position: Position,
-        most: usize,
-        largest: usize,
-        sequence: bool,
-    ) -> Result<(Kept, Vec<Row>), Error> {
+    /// What comes after the position, at most `most` rows.
+    pub async fn after(&self, position: Position, most: usize, largest: usize) -> Result<(Kept, Vec<Row>), Error> {
         let text = "select batch, id, at, relation, operation, is_cut, extract(epoch from clock_timestamp() - at::timestamptz), old, new \
                     from ntier.changes_after($1, $2, $3, $4)";
         let number = |number: String| Some(Bytes::from(number));
@@ -97,12 +90,9 @@ impl Asker {
             number(most.to_string()),
             number(largest.to_string()),
         ];
-        let mut statements = vec![statement(KEPT, Vec::new()), statement(text, parameters)];
-        if sequence {
-            statements.insert(0, statement(SEQUENCE, Vec::new()));
-        }
-        let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
-        let mut results = answer.results.into_iter().skip(usize::from(sequence));
+        let kept_are = "select min(batch), max(batch) from ntier.change_batches";
+        let answer = self.look(vec![statement(kept_are, Vec::new()), statement(text, parameters)]).await?;
+        let mut results = answer.results.into_iter();
         let kept = kept(results.next().as_ref())?;
         let rows = results.next().map(|rows| rows.rows.iter().filter_map(row).collect()).unwrap_or_default();
         Ok((kept, rows))
@@ -293,8 +283,13 @@ fn kept(rows: Option<&Rows>) -> Result<Kept, Error> {
     let number = |column| row.and_then(|row: &DataRow| row.text(column)).and_then(|text| text.parse().ok());
     match (number(0), number(1)) {
         (Some(oldest), Some(newest)) => Ok(Kept { oldest, newest }),
-        _ => Err(Error::Unavailable("ntier.change_batches is empty".into())),
+        _ => Err(nothing()),
     }
+}
+
+/// There is always one batch.
+fn nothing() -> Error {
+    Error::Unavailable("ntier.change_batches is empty".into())
 }
 
 fn row(row: &DataRow) -> Option<Row> {
