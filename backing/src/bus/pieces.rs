@@ -89,6 +89,8 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -121,7 +123,7 @@ mod tests {
             order in proptest::collection::vec(any::<proptest::sample::Index>(), 0..400),
         ) {
             // Each node's pieces in their order, mixed with those of others.
-            let mut lines: Vec<std::collections::VecDeque<Bytes>> = vec![Default::default(); 3];
+            let mut lines = vec![VecDeque::new(); 3];
             for (node, message) in &said {
                 lines[usize::try_from(*node).unwrap()].extend(cut(*node, &message.clone().into(), most));
             }

@@ -66,8 +66,8 @@ fn all_members_come_in_parts() {
     for part in [0, 1, 3] {
         assert_eq!(two.hear(1, parts[part].clone(), now), Outcome::default());
     }
-    for part in 0..3 {
-        assert_eq!(two.hear(1, parts[part].clone(), now), Outcome::default());
+    for part in &parts[..3] {
+        assert_eq!(two.hear(1, part.clone(), now), Outcome::default());
     }
     let diff = &two.hear(1, parts[3].clone(), now).diffs[&room("films")];
     assert_eq!((diff.joins.len(), diff.leaves.len()), (7, 0));
