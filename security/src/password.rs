@@ -31,6 +31,8 @@ pub struct Policy {
     /// Characters, at least.
     pub shortest: usize,
     pub letters: Letters,
+    /// Those that everybody tries first are taken too: for machines of developers.
+    pub takes_common: bool,
 }
 
 /// Kinds of characters that a password needs one of each of (`password_requirements` of Supabase).
@@ -87,7 +89,7 @@ pub fn check(password: &str, policy: Policy) -> Result<(), Fault> {
         let kinds = kinds.join(", ");
         messages.push(format!("Password should contain at least one character of each: {kinds}."));
     }
-    if COMMON.lines().any(|common| common.eq_ignore_ascii_case(password)) {
+    if !policy.takes_common && COMMON.lines().any(|common| common.eq_ignore_ascii_case(password)) {
         reasons.push("pwned");
         let message = "Password is known to be weak and easy to guess, please choose a different one.";
         messages.push(message.to_owned());
@@ -216,7 +218,7 @@ mod tests {
 
     #[test]
     fn security_a1_short_and_long_passwords_are_refused() {
-        let policy = Policy { shortest: 8, letters: Letters::Any };
+        let policy = Policy { shortest: 8, letters: Letters::Any, takes_common: false };
         assert_eq!(check(&"é".repeat(8), policy), Ok(()));
         assert_eq!(check(&"x".repeat(72), policy), Ok(()));
         assert_eq!(check(&"x".repeat(73), policy), Err(Fault::TooLong));
@@ -227,14 +229,16 @@ mod tests {
     #[test]
     fn security_a2_passwords_that_everybody_tries_are_refused() {
         for common in ["password", "12345678", "Qwertyuiop"] {
-            let weak = check(common, Policy { shortest: 8, letters: Letters::Any });
+            let policy = Policy { shortest: 8, letters: Letters::Any, takes_common: false };
+            let weak = check(common, policy);
             assert!(matches!(weak, Err(Fault::Weak { reasons, .. }) if reasons == ["pwned"]), "{common}");
+            assert_eq!(check(common, Policy { takes_common: true, ..policy }), Ok(()));
         }
     }
 
     #[test]
     fn kinds_of_characters_may_be_required() {
-        let policy = |letters| Policy { shortest: 6, letters };
+        let policy = |letters| Policy { shortest: 6, letters, takes_common: false };
         for (letters, weak, strong) in [
             (Letters::LettersDigits, "hgfdsa-", "hgfdsa1"),
             (Letters::LowerUpperLettersDigits, "hgfdsa1", "hgfdsA1"),

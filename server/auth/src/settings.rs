@@ -119,7 +119,7 @@ impl Default for Settings {
             anonymous: false,
             email_autoconfirm: true,
             phone_autoconfirm: false,
-            password: Policy { shortest: 8, letters: Letters::Any },
+            password: Policy { shortest: 8, letters: Letters::Any, takes_common: false },
             require_current_password: false,
             reauthenticate: false,
             token_life: 3600,

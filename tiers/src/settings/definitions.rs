@@ -127,9 +127,11 @@ pub const DEFINITIONS: &[Definition] = &[
         name: "insecure_dev",
         kind: Boolean,
         default: "false",
-        doc: "Start with a JWT secret that is short or published; loopback only",
+        doc: "Start with a JWT secret that is short or published, and take passwords that everybody tries; loopback only",
         set: |settings, text| {
-            let _: () = settings.insecure_dev = value::boolean(text)?;
+            let value = value::boolean(text)?;
+            settings.insecure_dev = value;
+            with_auth(settings, |auth| auth.password.takes_common = value);
             Ok(())
         },
     },
