@@ -279,13 +279,13 @@ fn looks<'a>(questions: &mut HashMap<(u32, usize), Question<'a>>) -> Vec<Look<'a
         }
         let (viewer, rows) = (question.viewer, std::mem::take(&mut question.rows));
         let alike = (*relation, &*viewer.role, rows.iter().map(|(at, _)| *at).collect());
-        match open.get(&alike).map(|at| &mut looks[*at]).filter(|look| look.viewers.len() < TOGETHER) {
-            Some(look) => look.viewers.push(viewer),
-            None => {
-                open.insert(alike, looks.len());
-                looks.push(Look { table: question.table, viewers: vec![viewer], rows });
-            }
+        let look = open.get(&alike).map(|at| &mut looks[*at]).filter(|look| look.viewers.len() < TOGETHER);
+        if let Some(look) = look {
+            look.viewers.push(viewer);
+            continue;
         }
+        open.insert(alike, looks.len());
+        looks.push(Look { table: question.table, viewers: vec![viewer], rows });
     }
     looks
 }
