@@ -194,9 +194,10 @@ end
 $$;
 select ntier.attach_changes();
 
+-- A row without an event is a question of a node about a right.
 drop trigger if exists ntier_broadcast on realtime.messages;
 create trigger ntier_broadcast after insert on realtime.messages
-  for each row when (new.extension = 'broadcast') execute function ntier.record_broadcast();
+  for each row when (new.extension = 'broadcast' and new.event is not null) execute function ntier.record_broadcast();
 
 -- Writes a batch if something is new, unless another does, and says which is the newest. Its rows are those of the transactions that ran
 -- when the batch before was written or began later, and that have ended: no others need to be looked at.

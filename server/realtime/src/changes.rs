@@ -29,8 +29,8 @@ use audience::{Entry, Interned, Listener, Viewer};
 use deal::Delivery;
 
 /// How often a node looks for what others have written, while somebody listens.
-const PACE: Duration = Duration::from_millis(25);
-/// Between two looks at least: what is written at the same time is read together.
+const PACE: Duration = Duration::from_millis(20);
+/// Between two looks at least, beside that: what is written at the same time is read together.
 const BREATH: Duration = Duration::from_millis(4);
 /// Before the database is asked again that could not be.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -204,7 +204,7 @@ impl Feed {
                 Ok(()) => {
                     self.ended.send_replace(round);
                     sleep(BREATH).await;
-                    let _ = timeout(PACE - BREATH, self.wake.notified()).await;
+                    let _ = timeout(PACE, self.wake.notified()).await;
                 }
                 Err(_) => sleep(PAUSE).await,
             }

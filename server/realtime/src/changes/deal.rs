@@ -409,10 +409,8 @@ fn tell(
         let Some(listeners) = groups.remove(&heard) else { continue };
         let (topic, ids, data, is_old) = heard;
         let data = &told[data].2;
-        let message = match is_old {
-            true => outbound::changed_old(topic, operation, data),
-            false => outbound::changed(topic, &ids, data),
-        };
+        let message =
+            if is_old { outbound::changed_old(topic, operation, data) } else { outbound::changed(topic, &ids, data) };
         deliveries.push(Delivery::Change { message: Arc::new(Fanout::new(message)), listeners });
     }
 }

@@ -25,6 +25,7 @@ pub struct Table {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of PostgreSQL's catalog, each by itself")]
 pub struct Column {
     pub name: String,
     /// In `pg_type`.
