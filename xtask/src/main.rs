@@ -69,10 +69,9 @@ fn test() -> Result<(), String> {
     node::ensure()?;
     tidy::check()?;
     run::cargo(&["fmt", "--all", "--check"])?;
-    run::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // The suites run the program itself.
     // All at once: what is built for one package alone has other features, and is built again for the tests.
-    run::cargo(&["build", "--workspace", "--all-targets"])?;
+    run::linted(&["build", "--workspace", "--all-targets"])?;
     // No example of the documentation is run, as there is none; so rustdoc need not read every crate to find that out.
-    run::cargo(&["test", "--workspace", "--all-targets"])
+    run::linted(&["test", "--workspace", "--all-targets"])
 }

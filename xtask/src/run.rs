@@ -3,7 +3,18 @@
 use std::process::Command;
 
 pub fn cargo(arguments: &[&str]) -> Result<(), String> {
-    command(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(arguments))
+    command(program().args(arguments))
+}
+
+/// As [`cargo`], with our own crates compiled by clippy, where each lint is an error. It is the same compiler; and what
+/// we depend on is read and built once, where `cargo clippy` before `cargo build` does so twice.
+pub fn linted(arguments: &[&str]) -> Result<(), String> {
+    let lints = ["-D", "warnings"].map(|word| format!("{word}__CLIPPY_HACKERY__")).concat();
+    command(program().args(arguments).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", lints))
+}
+
+fn program() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// Runs a command to its end; its output goes where ours goes.

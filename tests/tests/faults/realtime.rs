@@ -98,7 +98,7 @@ fn write(number: u32, url: &str, is_over: &AtomicBool) {
         let [one, other] = [round >> 8, round >> 16].map(|random| 1 + random % COUNTERS);
         // The lower first, so that they do not wait for each other in a circle.
         let (one, other) = (one.min(other), one.max(other));
-        let end = if (round >> 24) % 8 == 0 { "rollback" } else { "commit" };
+        let end = if (round >> 24).is_multiple_of(8) { "rollback" } else { "commit" };
         let script = format!(
             "begin; update counters set n = n + 1 where id = {one}; select pg_sleep(0.01);
              update counters set n = n + 1 where id = {other}; {end}; select pg_sleep(0.05), 'done';\n"
