@@ -146,7 +146,7 @@ declare
   owner name;
   part name;
 begin
-  if parent is null or not pg_try_advisory_xact_lock(7236978912447) then
+  if parent is null or not pg_try_advisory_xact_lock(7236978912449) then
     return;
   end if;
   owner := (select pg_get_userbyid(relowner) from pg_class where oid = parent);
