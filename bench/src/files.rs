@@ -5,7 +5,6 @@ mod disk;
 mod nginx;
 
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ntier_tests::postgres::Postgres;
@@ -14,18 +13,9 @@ use serde_json::{Value, json};
 
 use crate::load::{self, Answered, CONNECTIONS, Load, Wrk};
 use crate::measure;
+use crate::run::Options;
 use crate::subject::{self, Subject};
 use nginx::Nginx;
-
-pub struct Options {
-    pub binary: PathBuf,
-    /// For each measurement, and before each.
-    pub seconds: u32,
-    pub warm_up: u32,
-    pub rounds: u32,
-    pub only: String,
-    pub json: Option<PathBuf>,
-}
 
 /// What is downloaded: its name, its size, and how many connections ask for it.
 const DOWNLOADS: [(&str, usize, u32); 2] = [("10 kB", 10_000, CONNECTIONS), ("10 MB", 10_000_000, 8)];

@@ -27,8 +27,8 @@ fn main() -> ExitCode {
     let measured = match matches.subcommand() {
         Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
         Some(("auth", flags)) => auth_options(flags).map(|options| auth::auth(&options)),
-        Some(("files", flags)) => files_options(flags).map(|options| files::files(&options)),
-        Some(("realtime", flags)) => realtime_options(flags).map(|options| realtime::realtime(&options)),
+        Some(("files", flags)) => options(flags).map(|options| files::files(&options)),
+        Some(("realtime", flags)) => options(flags).map(|options| realtime::realtime(&options)),
         Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
         _ => None,
     };
@@ -77,11 +77,6 @@ fn files() -> Command {
         .args(of_a_run())
 }
 
-fn files_options(flags: &ArgMatches) -> Option<files::Options> {
-    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
-    Some(files::Options { binary, seconds, warm_up, rounds, only, json })
-}
-
 fn realtime() -> Command {
     Command::new("realtime")
         .about(
@@ -89,12 +84,6 @@ fn realtime() -> Command {
         )
         .arg(binary())
         .args(of_a_run())
-}
-
-fn realtime_options(flags: &ArgMatches) -> Option<realtime::Options> {
-    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
-    let is_quick = flags.get_flag("quick");
-    Some(realtime::Options { binary, seconds, warm_up, rounds, only, json, is_quick })
 }
 
 fn of_a_run() -> [Arg; 5] {
@@ -110,8 +99,8 @@ fn of_a_run() -> [Arg; 5] {
 }
 
 fn auth_options(flags: &ArgMatches) -> Option<auth::Options> {
-    let run::Options { binary, seconds, warm_up, rounds, only, json } = options(flags)?;
-    let requests = if flags.get_flag("quick") { 20 } else { usize::from(*flags.get_one::<u16>("requests")?) };
+    let run::Options { binary, seconds, warm_up, rounds, only, json, is_quick } = options(flags)?;
+    let requests = if is_quick { 20 } else { usize::from(*flags.get_one::<u16>("requests")?) };
     Some(auth::Options { binary, seconds, warm_up, rounds, requests, only, json })
 }
 
@@ -124,5 +113,6 @@ fn options(flags: &ArgMatches) -> Option<run::Options> {
         rounds: *flags.get_one("rounds")?,
         only: flags.get_one::<String>("only")?.clone(),
         json: flags.get_one::<PathBuf>("json").cloned(),
+        is_quick,
     })
 }

@@ -8,29 +8,19 @@ mod latency;
 mod swarm;
 mod trigger;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ntier_tests::postgres::Postgres;
 use serde_json::{Value, json};
 
 use crate::load;
 use crate::measure;
+use crate::run::Options;
 use crate::subject::Subject;
 use broadcast::Talk;
 use changes::Fed;
 use idle::Idle;
 use trigger::Cost;
-
-pub struct Options {
-    pub binary: PathBuf,
-    /// For each measurement, and before each.
-    pub seconds: u32,
-    pub warm_up: u32,
-    pub rounds: u32,
-    pub only: String,
-    pub json: Option<PathBuf>,
-    pub is_quick: bool,
-}
 
 /// Clients of one channel.
 const CROWDS: [usize; 2] = [100, 1000];

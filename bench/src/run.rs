@@ -21,6 +21,8 @@ pub struct Options {
     pub rounds: u32,
     pub only: String,
     pub json: Option<PathBuf>,
+    /// To see whether it works.
+    pub is_quick: bool,
 }
 
 /// One case on one subject, once for each round.

@@ -215,10 +215,9 @@ impl Feed {
     /// that there is a new one.
     pub async fn keep(&self, age: Duration, bytes: u64) {
         let (age, bytes) = (format!("{} seconds", age.as_secs()), bytes.to_string());
-        let parameters = vec![Some(age.into()), Some(bytes.into())];
-        let statements = vec![
-            ask::statement("select ntier.sweep_changes($1::interval, $2::bigint)", parameters),
-            ask::statement("select ntier.attach_changes()", Vec::new()),
+        let statements = [
+            authorize::statement("select ntier.sweep_changes($1::interval, $2::bigint)", &[&age, &bytes]),
+            authorize::statement("select ntier.attach_changes()", &[]),
         ];
         let deadline = Duration::from_mins(5);
         // What fails now is done the next time.
@@ -343,6 +342,9 @@ impl Feed {
             Entry { id, wanted, after }
         });
         let entries: Vec<Entry> = entries.collect();
+        if entries.is_empty() && asked.broadcasts_since.is_none() {
+            return None;
+        }
         if !entries.is_empty() {
             member.say(&address.system(&System::Subscribed { position: Some(from) }));
         }

@@ -324,7 +324,7 @@ impl Client {
     }
 
     async fn broadcast(&mut self, message: &Message, payload: &Payload) {
-        let (realtime, version) = (self.realtime.clone(), self.version);
+        let realtime = self.realtime.clone();
         let Some(channel) = self.channel(message) else { return };
         if realtime.hub.rate.is_reached() {
             return self.shut(&message.topic, &Shutdown::TooManyMessages);
@@ -346,10 +346,8 @@ impl Client {
         } else {
             Answer::Declined(Declined::TooLarge)
         };
-        if channel.acknowledges
-            && let Some(frame) = write::to_client(&channel.address.reply(message, answer), version)
-        {
-            self.outbox.push(frame);
+        if channel.acknowledges {
+            channel.membership.member.say(&channel.address.reply(message, answer));
         }
     }
 

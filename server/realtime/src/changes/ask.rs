@@ -15,6 +15,7 @@ use ntier_protocol::realtime::position::Position;
 
 use super::audience::Viewer;
 use super::table::{Column, Table};
+use crate::authorize::statement;
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ impl Asker {
 
     /// Writes a batch if something is new, and says which is the newest.
     pub async fn newest(&self) -> Result<i64, Error> {
-        let statements = vec![statement("select ntier.sequence_changes()", Vec::new())];
+        let statements = vec![statement("select ntier.sequence_changes()", &[])];
         let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
         let newest =
             answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.text(0)?.parse().ok());
@@ -86,15 +87,10 @@ impl Asker {
     pub async fn after(&self, position: Position, most: usize, largest: usize) -> Result<(Kept, Vec<Row>), Error> {
         let text = "select batch, id, at, relation, operation, is_cut, extract(epoch from clock_timestamp() - at::timestamptz), old, new \
                     from ntier.changes_after($1, $2, $3, $4)";
-        let number = |number: String| Some(Bytes::from(number));
-        let parameters = vec![
-            number(position.batch.to_string()),
-            number(position.id.to_string()),
-            number(most.to_string()),
-            number(largest.to_string()),
-        ];
+        let [batch, id] = [position.batch, position.id].map(|number| number.to_string());
+        let parameters = [&*batch, &id, &most.to_string(), &largest.to_string()];
         let kept_are = "select min(batch), max(batch) from ntier.change_batches";
-        let answer = self.look(vec![statement(kept_are, Vec::new()), statement(text, parameters)]).await?;
+        let answer = self.look(vec![statement(kept_are, &[]), statement(text, &parameters)]).await?;
         let mut results = answer.results.into_iter();
         let kept = kept(results.next().as_ref())?;
         let rows = results.next().map(|rows| rows.rows.iter().filter_map(row).collect()).unwrap_or_default();
@@ -104,8 +100,7 @@ impl Asker {
     /// Tables as roles see them; those that are not published are not among them.
     pub async fn tables(&self, asked: Vec<(u32, String)>) -> Result<Tables<Arc<Table>>, Error> {
         let question = |(relation, role): &(u32, String)| {
-            let parameters = vec![Some(relation.to_string().into()), Some(role.clone().into())];
-            statement("select ntier.change_table($1, $2)", parameters)
+            statement("select ntier.change_table($1, $2)", &[&relation.to_string(), role])
         };
         let statements = asked.iter().map(question).collect();
         let answer = self.look(statements).await?;
@@ -134,8 +129,7 @@ impl Asker {
     pub async fn table(&self, schema: &str, name: &str, role: &str) -> Result<Option<Table>, Error> {
         let text = "select ntier.change_table(c.oid, $3) from pg_catalog.pg_class c join pg_catalog.pg_namespace n \
                     on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
-        let parameters = [schema, name, role].map(|text| Some(Bytes::from(text.to_owned()))).to_vec();
-        let answer = self.look(vec![statement(text, parameters)]).await?;
+        let answer = self.look(vec![statement(text, &[schema, name, role])]).await?;
         let text = answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.bytes(0));
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
@@ -144,8 +138,7 @@ impl Asker {
     pub async fn is_published(&self, schema: &str, name: &str) -> Result<bool, Error> {
         let text = "select from pg_catalog.pg_publication_tables where pubname = 'supabase_realtime' \
                     and ($1 = '*' or schemaname = $1) and ($2 = '*' or tablename = $2) limit 1";
-        let parameters = [schema, name].map(|text| Some(Bytes::from(text.to_owned()))).to_vec();
-        let answer = self.look(vec![statement(text, parameters)]).await?;
+        let answer = self.look(vec![statement(text, &[schema, name])]).await?;
         Ok(answer.results.first().is_some_and(|rows| !rows.rows.is_empty()))
     }
 
@@ -171,8 +164,7 @@ impl Asker {
         let Some(first) = viewers.first() else { return Ok(Vec::new()) };
         let question = visible(table, keys);
         let statements = viewers.iter().flat_map(|viewer| {
-            let claims = Some(Bytes::copy_from_slice(viewer.claims.as_bytes()));
-            [statement("select set_config('request.jwt.claims', $1, true)", vec![claims]), question.clone()]
+            [statement("select set_config('request.jwt.claims', $1, true)", &[&viewer.claims]), question.clone()]
         });
         // It leaves the last one's claims behind, so nobody may share its transaction.
         let answer = self.read(session(first, &table.schema), statements.collect(), Company::None).await?;
@@ -196,8 +188,7 @@ impl Asker {
                 }
                 _ => format!("select {not}(($1::text)::{sql} {operator} ($2::text)::{sql})"),
             };
-            let parameters = vec![Some((*value).to_owned().into()), Some(filter.value.literal().to_owned().into())];
-            statement(&text, parameters)
+            statement(&text, &[value, filter.value.literal()])
         };
         let answer = self.ask(viewer, schema, asked.iter().map(question).collect()).await?;
         let is_true = |rows: &Rows| rows.rows.first().and_then(|row| row.text(0)) == Some("t");
@@ -208,7 +199,6 @@ impl Asker {
     pub async fn literals(&self, viewer: &Viewer, table: &Table, filters: &[Filter]) -> Result<(), Error> {
         let question = |filter: &Filter| {
             let column = table.readable(&filter.column)?;
-            let literal = Some(Bytes::from(filter.value.literal().to_owned()));
             let text = match (&filter.value, filter.operator) {
                 (Value::Many { .. }, _) => format!("select ($1::text)::{}[] is null", column.sql),
                 (_, Operator::Is) => return None,
@@ -217,7 +207,7 @@ impl Asker {
                 (_, Operator::Like | Operator::ILike) => "select '' like $1::text".to_owned(),
                 _ => format!("select ($1::text)::{} is null", column.sql),
             };
-            Some(statement(&text, vec![literal]))
+            Some(statement(&text, &[filter.value.literal()]))
         };
         let statements: Vec<Statement> = filters.iter().filter_map(question).collect();
         if !statements.is_empty() {
@@ -258,10 +248,6 @@ fn session(viewer: &Viewer, schema: &str) -> Session {
     Session { settings, isolation: None }
 }
 
-pub fn statement(text: &str, parameters: Vec<Option<Bytes>>) -> Statement {
-    Statement { text: text.into(), parameters }
-}
-
 fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
     let key: Vec<&Column> = table.key().collect();
     let mut text = "select k.n from unnest(".to_owned();
@@ -276,8 +262,8 @@ fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
     for (at, column) in key.iter().enumerate() {
         let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
     }
-    let parameters = (0..key.len()).map(|at| Some(array(keys.iter().map(|row| row[at].as_deref())))).collect();
-    statement(&text, parameters)
+    let arrays: Vec<String> = (0..key.len()).map(|at| array(keys.iter().map(|row| row[at].as_deref()))).collect();
+    statement(&text, &arrays.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn numbers(rows: &Rows) -> Vec<usize> {
@@ -319,7 +305,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// A literal of an array.
-fn array<'a>(items: impl Iterator<Item = Option<&'a str>>) -> Bytes {
+fn array<'a>(items: impl Iterator<Item = Option<&'a str>>) -> String {
     let mut out = String::from("{");
     for item in items {
         if out.len() > 1 {
@@ -340,7 +326,7 @@ fn array<'a>(items: impl Iterator<Item = Option<&'a str>>) -> Bytes {
         }
     }
     out.push('}');
-    out.into()
+    out
 }
 
 #[cfg(test)]
@@ -367,6 +353,6 @@ mod tests {
     #[test]
     fn arrays_are_quoted() {
         let items = [Some("a\"b\\,"), None, Some("")];
-        assert_eq!(array(items.into_iter()), Bytes::from_static(br#"{"a\"b\\,",null,""}"#));
+        assert_eq!(array(items.into_iter()), r#"{"a\"b\\,",null,""}"#);
     }
 }
