@@ -106,6 +106,14 @@ pub struct Statement {
     pub parameters: Vec<Option<Bytes>>,
 }
 
+impl Statement {
+    /// One whose parameters are all there.
+    pub fn new(text: &str, parameters: &[&str]) -> Self {
+        let parameters = parameters.iter().map(|value| Some(Bytes::copy_from_slice(value.as_bytes()))).collect();
+        Self { text: text.into(), parameters }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     ReadOnly,

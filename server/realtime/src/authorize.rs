@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ntier_backing::database::{self, Batch, Database, End, Session, Statement};
 use ntier_protocol::realtime::error::{Refusal, Shutdown};
 use ntier_security::caller::Caller;
@@ -202,13 +201,13 @@ impl Rights {
     /// A row of each kind is put there and looked for.
     async fn ask_reads(&self, question: &Question) -> Result<Reads, Failure> {
         let ids = [Uuid::new_v4(), Uuid::new_v4()].map(|id| id.to_string());
-        let insert = statement(
+        let insert = Statement::new(
             "insert into realtime.messages (id, topic, extension) values ($1::uuid, $3, 'broadcast'), ($2::uuid, $3, 'presence')",
             &[&ids[0], &ids[1], &question.name],
         );
-        let become_caller = statement("select pg_catalog.set_config('role', $1, true)", &[&question.asker.role]);
+        let become_caller = Statement::new("select pg_catalog.set_config('role', $1, true)", &[&question.asker.role]);
         // Which partition they are in is known by the time, so that the others are not looked into.
-        let look = statement(
+        let look = Statement::new(
             "select extension from realtime.messages where id in ($1::uuid, $2::uuid) and inserted_at > (now() at time zone 'utc') - interval '1 day'",
             &[&ids[0], &ids[1]],
         );
@@ -221,7 +220,7 @@ impl Rights {
     async fn ask_writes(&self, question: &Question, extension: Extension) -> Result<bool, Failure> {
         let mut settings = question.settings();
         settings.push(("role", question.asker.role.to_string()));
-        let insert = statement(
+        let insert = Statement::new(
             "insert into realtime.messages (topic, extension) values ($1, $2)",
             &[&question.name, extension.text()],
         );
@@ -253,9 +252,4 @@ fn batch(settings: Vec<(&'static str, String)>, statements: Vec<Statement>) -> B
     let settings = settings.into_iter().map(|(name, value)| (name.into(), value)).collect();
     let session = Some(Session { settings, isolation: None });
     Batch { session, statements, end: End::Rollback, deadline: DEADLINE, ..Batch::default() }
-}
-
-pub fn statement(text: &str, parameters: &[&str]) -> Statement {
-    let parameters = parameters.iter().map(|value| Some(Bytes::copy_from_slice(value.as_bytes()))).collect();
-    Statement { text: text.into(), parameters }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ntier_backing::database::{Batch, Database, Error};
+use ntier_backing::database::{Batch, Database, Error, Statement};
 use ntier_protocol::realtime::binding::{Binding, Unsubscribed, Wanted};
 use ntier_protocol::realtime::error::Refusal;
 use ntier_protocol::realtime::filter::{Operator, Unfit};
@@ -216,8 +216,8 @@ impl Feed {
     pub async fn keep(&self, age: Duration, bytes: u64) {
         let (age, bytes) = (format!("{} seconds", age.as_secs()), bytes.to_string());
         let statements = [
-            authorize::statement("select ntier.sweep_changes($1::interval, $2::bigint)", &[&age, &bytes]),
-            authorize::statement("select ntier.attach_changes()", &[]),
+            Statement::new("select ntier.sweep_changes($1::interval, $2::bigint)", &[&age, &bytes]),
+            Statement::new("select ntier.attach_changes()", &[]),
         ];
         let deadline = Duration::from_mins(5);
         // What fails now is done the next time.
@@ -251,9 +251,7 @@ impl Feed {
             };
             self.figures.read.fetch_add(rows.len() as u64, Ordering::Relaxed);
             let read = Instant::now();
-            for delivery in deal::deal(&self.asker, &rows, &listeners).await {
-                self.say(delivery);
-            }
+            deal::deal(&self.asker, &rows, &listeners, |delivery| self.say(delivery)).await;
             self.figures.late(&rows, read.elapsed());
             if is_all {
                 return Ok(());
@@ -421,7 +419,9 @@ impl Feed {
     }
 
     async fn replay(&self, listener: &Arc<Listener>, rows: &[Row], broadcasts: Option<Position>) {
-        for delivery in deal::deal(&self.asker, rows, std::slice::from_ref(listener)).await {
+        let mut deliveries = Vec::new();
+        deal::deal(&self.asker, rows, std::slice::from_ref(listener), |delivery| deliveries.push(delivery)).await;
+        for delivery in deliveries {
             let message = match delivery {
                 Delivery::Change { message, .. } => message,
                 Delivery::Broadcast { message, room, position }

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ntier_backing::bus::Bus;
-use ntier_backing::database::{Batch, Database};
+use ntier_backing::database::{Batch, Database, Statement};
 use ntier_protocol::realtime::error::Handshake;
 use ntier_protocol::realtime::limits::Limits;
 use ntier_security::caller::Doorkeeper;
@@ -133,7 +133,7 @@ impl Realtime {
         const SWEEP: Duration = Duration::from_mins(1);
         let keep_days = async {
             loop {
-                let statements = vec![authorize::statement("select ntier.keep_messages()", &[])];
+                let statements = vec![Statement::new("select ntier.keep_messages()", &[])];
                 let _ = self.database.run(Batch { statements, ..Batch::default() }).await;
                 tokio::time::sleep(DAYS).await;
             }

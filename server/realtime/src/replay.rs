@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use ntier_backing::database::{Access, Batch, Database, Row};
+use ntier_backing::database::{Access, Batch, Database, Row, Statement};
 use ntier_protocol::realtime::error::Refusal;
 use ntier_protocol::realtime::join::Replay;
 use ntier_protocol::realtime::message::{Content, Json};
 use tokio::time::timeout;
 
-use crate::authorize::{PATIENCE, statement};
+use crate::authorize::PATIENCE;
 
 pub struct Earlier {
     pub id: String,
@@ -21,7 +21,7 @@ pub struct Earlier {
 pub async fn read(database: &Database, name: &str, replay: Replay, most: usize) -> Result<Vec<Earlier>, Refusal> {
     let Replay::Since { milliseconds, limit } = replay else { return Err(Refusal::InvalidReplay) };
     // By the index on (inserted_at desc, topic). Partitions of days to come are empty and not looked into.
-    let select = statement(
+    let select = Statement::new(
         "select id, event, payload, pg_catalog.translate(pg_catalog.encode(binary_payload, 'base64'), e'\\n', '') \
          from realtime.messages \
          where topic = $1 and extension = 'broadcast' and private is true \

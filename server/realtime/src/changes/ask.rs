@@ -15,7 +15,6 @@ use ntier_protocol::realtime::position::Position;
 
 use super::audience::Viewer;
 use super::table::{Column, Table};
-use crate::authorize::statement;
 
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ pub struct Asker {
 }
 
 /// By relation and role.
-type Tables<T> = HashMap<(u32, String), T>;
+pub type Tables<T> = HashMap<(u32, String), T>;
 
 /// A row of the outbox.
 #[derive(Debug, Clone)]
@@ -76,7 +75,7 @@ impl Asker {
 
     /// Writes a batch if something is new, and says which is the newest.
     pub async fn newest(&self) -> Result<i64, Error> {
-        let statements = vec![statement("select ntier.sequence_changes()", &[])];
+        let statements = vec![Statement::new("select ntier.sequence_changes()", &[])];
         let answer = self.database.run(Batch { statements, deadline: PATIENCE, ..Batch::default() }).await?;
         let newest =
             answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.text(0)?.parse().ok());
@@ -90,7 +89,7 @@ impl Asker {
         let [batch, id] = [position.batch, position.id].map(|number| number.to_string());
         let parameters = [&*batch, &id, &most.to_string(), &largest.to_string()];
         let kept_are = "select min(batch), max(batch) from ntier.change_batches";
-        let answer = self.look(vec![statement(kept_are, &[]), statement(text, &parameters)]).await?;
+        let answer = self.look(vec![Statement::new(kept_are, &[]), Statement::new(text, &parameters)]).await?;
         let mut results = answer.results.into_iter();
         let kept = kept(results.next().as_ref())?;
         let rows = results.next().map(|rows| rows.rows.iter().filter_map(row).collect()).unwrap_or_default();
@@ -100,7 +99,7 @@ impl Asker {
     /// Tables as roles see them; those that are not published are not among them.
     pub async fn tables(&self, asked: Vec<(u32, String)>) -> Result<Tables<Arc<Table>>, Error> {
         let question = |(relation, role): &(u32, String)| {
-            statement("select ntier.change_table($1, $2)", &[&relation.to_string(), role])
+            Statement::new("select ntier.change_table($1, $2)", &[&relation.to_string(), role])
         };
         let statements = asked.iter().map(question).collect();
         let answer = self.look(statements).await?;
@@ -129,7 +128,7 @@ impl Asker {
     pub async fn table(&self, schema: &str, name: &str, role: &str) -> Result<Option<Table>, Error> {
         let text = "select ntier.change_table(c.oid, $3) from pg_catalog.pg_class c join pg_catalog.pg_namespace n \
                     on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2";
-        let answer = self.look(vec![statement(text, &[schema, name, role])]).await?;
+        let answer = self.look(vec![Statement::new(text, &[schema, name, role])]).await?;
         let text = answer.results.first().and_then(|rows| rows.rows.first()).and_then(|row| row.bytes(0));
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
@@ -138,7 +137,7 @@ impl Asker {
     pub async fn is_published(&self, schema: &str, name: &str) -> Result<bool, Error> {
         let text = "select from pg_catalog.pg_publication_tables where pubname = 'supabase_realtime' \
                     and ($1 = '*' or schemaname = $1) and ($2 = '*' or tablename = $2) limit 1";
-        let answer = self.look(vec![statement(text, &[schema, name])]).await?;
+        let answer = self.look(vec![Statement::new(text, &[schema, name])]).await?;
         Ok(answer.results.first().is_some_and(|rows| !rows.rows.is_empty()))
     }
 
@@ -164,7 +163,7 @@ impl Asker {
         let Some(first) = viewers.first() else { return Ok(Vec::new()) };
         let question = visible(table, keys);
         let statements = viewers.iter().flat_map(|viewer| {
-            [statement("select set_config('request.jwt.claims', $1, true)", &[&viewer.claims]), question.clone()]
+            [Statement::new("select set_config('request.jwt.claims', $1, true)", &[&viewer.claims]), question.clone()]
         });
         // It leaves the last one's claims behind, so nobody may share its transaction.
         let answer = self.read(session(first, &table.schema), statements.collect(), Company::None).await?;
@@ -188,7 +187,7 @@ impl Asker {
                 }
                 _ => format!("select {not}(($1::text)::{sql} {operator} ($2::text)::{sql})"),
             };
-            statement(&text, &[value, filter.value.literal()])
+            Statement::new(&text, &[value, filter.value.literal()])
         };
         let answer = self.ask(viewer, schema, asked.iter().map(question).collect()).await?;
         let is_true = |rows: &Rows| rows.rows.first().and_then(|row| row.text(0)) == Some("t");
@@ -207,7 +206,7 @@ impl Asker {
                 (_, Operator::Like | Operator::ILike) => "select '' like $1::text".to_owned(),
                 _ => format!("select ($1::text)::{} is null", column.sql),
             };
-            Some(statement(&text, &[filter.value.literal()]))
+            Some(Statement::new(&text, &[filter.value.literal()]))
         };
         let statements: Vec<Statement> = filters.iter().filter_map(question).collect();
         if !statements.is_empty() {
@@ -263,7 +262,7 @@ fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
         let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
     }
     let arrays: Vec<String> = (0..key.len()).map(|at| array(keys.iter().map(|row| row[at].as_deref()))).collect();
-    statement(&text, &arrays.iter().map(String::as_str).collect::<Vec<_>>())
+    Statement::new(&text, &arrays.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn numbers(rows: &Rows) -> Vec<usize> {

@@ -22,7 +22,7 @@ use ntier_protocol::realtime::write::Fanout;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ask::{Asker, Row};
+use super::ask::{Asker, Row, Tables};
 use super::audience::{Entry, Listener, Viewer};
 use super::table::{self, Record, Table};
 use crate::hub::Room;
@@ -31,6 +31,8 @@ use crate::hub::Room;
 const AT_ONCE: usize = 32;
 /// Viewers who are asked for in one of them. PostgreSQL needs some ten microseconds for each, and more for a transaction of its own.
 const TOGETHER: usize = 100;
+/// Groups of as many viewers that are decided for at the same time: enough to keep PostgreSQL busy, and so few that the first are told early.
+const GROUPS_AT_ONCE: usize = 3;
 /// Between two attempts to reach the database.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a question is asked again that takes too long.
@@ -73,19 +75,55 @@ impl Read<'_> {
     }
 }
 
-/// Decides for these rows. It waits as long as the database is away.
-pub async fn deal(asker: &Asker, rows: &[Row], listeners: &[Arc<Listener>]) -> Vec<Delivery> {
+/// Decides for these rows, and hands over what is to be said as soon as it is known: to each listener in the order of the rows. It waits as
+/// long as the database is away.
+pub async fn deal(asker: &Asker, rows: &[Row], listeners: &[Arc<Listener>], mut say: impl FnMut(Delivery)) {
     let classes = classes(rows, listeners);
-    let pairs = pairs(asker, rows, &classes).await;
+    let tables = tables(asker, rows, &classes).await;
     let read: Vec<Read> = rows.iter().map(read).collect();
-    let seen = seen(asker, &read, &classes, &pairs).await;
+    let dealt = groups(rows, &classes).into_iter().map(|group| decide(asker, &read, &classes, &tables, group));
+    let dealt: Vec<_> = dealt.collect();
+    let mut dealt = stream::iter(dealt).buffer_unordered(GROUPS_AT_ONCE);
+    while let Some(deliveries) = dealt.next().await {
+        deliveries.into_iter().for_each(&mut say);
+    }
+}
+
+/// Classes by their viewers, so that nobody waits for what all others may see. Whoever hears changes and broadcasts hears them in one order:
+/// then they are one group.
+fn groups(rows: &[Row], classes: &[Class<'_>]) -> Vec<Vec<usize>> {
+    if rows.iter().any(|row| row.operation.is_none()) {
+        return vec![(0..classes.len()).collect()];
+    }
+    let mut by_viewer: HashMap<usize, usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, class) in classes.iter().enumerate() {
+        let next = by_viewer.len();
+        let group = *by_viewer.entry(name(&class.viewer)).or_insert(next) / TOGETHER;
+        if groups.len() <= group {
+            groups.push(Vec::new());
+        }
+        groups[group].push(at);
+    }
+    groups
+}
+
+async fn decide(
+    asker: &Asker,
+    read: &[Read<'_>],
+    classes: &[Class<'_>],
+    tables: &Tables<Arc<Table>>,
+    group: Vec<usize>,
+) -> Vec<Delivery> {
+    let pairs = pairs(tables, read, classes, &group);
+    let seen = seen(asker, read, classes, &pairs).await;
     let mut deliveries = Vec::new();
     for (at, read) in read.iter().enumerate() {
         match read.row.operation {
             None => deliveries.extend(broadcast(read.row)),
             Some(operation) => {
                 if let Some(pairs) = pairs.get(&read.row.relation) {
-                    tell(&mut deliveries, (at, read, operation), &classes, pairs, &seen);
+                    tell(&mut deliveries, (at, read, operation), classes, pairs, &seen);
                 }
             }
         }
@@ -121,27 +159,41 @@ fn classes<'a>(rows: &[Row], listeners: &'a [Arc<Listener>]) -> Vec<Class<'a>> {
     classes
 }
 
-/// By relation.
-async fn pairs<'a>(asker: &Asker, rows: &[Row], classes: &'a [Class<'a>]) -> HashMap<u32, Vec<Pair<'a>>> {
-    let changes = rows.iter().filter(|row| row.operation.is_some());
-    let relations: HashSet<u32> = changes.map(|row| row.relation).collect();
+/// The tables of these rows, as the viewers see them.
+async fn tables(asker: &Asker, rows: &[Row], classes: &[Class<'_>]) -> Tables<Arc<Table>> {
     let roles: HashSet<&str> = classes.iter().map(|class| &*class.viewer.role).collect();
-    let asked: Vec<(u32, String)> =
-        relations.iter().flat_map(|relation| roles.iter().map(|role| (*relation, (*role).to_owned()))).collect();
+    let asked: Vec<(u32, String)> = relations(rows.iter())
+        .into_iter()
+        .flat_map(|relation| roles.iter().map(move |role| (relation, (*role).to_owned())))
+        .collect();
     if asked.is_empty() {
-        return HashMap::new();
+        return Tables::new();
     }
-    let tables = loop {
+    loop {
         match asker.tables(asked.clone()).await {
-            Ok(tables) => break tables,
+            Ok(tables) => return tables,
             // Of a role that is gone, or a table: nobody can be told of it, and nothing else is known of the others.
-            Err(Error::Refused(_)) => break HashMap::new(),
+            Err(Error::Refused(_)) => return Tables::new(),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
-    };
+    }
+}
+
+fn relations<'a>(rows: impl Iterator<Item = &'a Row>) -> HashSet<u32> {
+    rows.filter(|row| row.operation.is_some()).map(|row| row.relation).collect()
+}
+
+/// Those of a group, by relation.
+fn pairs<'a>(
+    tables: &Tables<Arc<Table>>,
+    read: &[Read<'_>],
+    classes: &'a [Class<'a>],
+    group: &[usize],
+) -> HashMap<u32, Vec<Pair<'a>>> {
     let mut pairs: HashMap<u32, Vec<Pair>> = HashMap::new();
-    for relation in relations {
-        for (class, it) in classes.iter().enumerate() {
+    for relation in relations(read.iter().map(|read| read.row)) {
+        for &class in group {
+            let it = &classes[class];
             let Some(table) = tables.get(&(relation, it.viewer.role.to_string())).filter(|table| table.is_readable())
             else {
                 continue;
