@@ -21,7 +21,7 @@ use crate::store::{self, Object};
 /// Places that one statement asks for.
 const MOST: usize = 256;
 /// How long an answer is kept, from when it was asked for. It saves most where many want the same; the longer, the older is what other nodes give.
-const MOMENT: Duration = Duration::from_millis(10);
+const MOMENT: Duration = Duration::from_millis(50);
 /// Answers that are kept by each thread.
 const KEPT: usize = 1024;
 
