@@ -72,7 +72,7 @@ fn tell_unapplied(changed: &[String]) {
 
 /// What a person needs first. The secret keys are not part of it: `ntier keys` shows them to whoever may read the file.
 async fn greet(running: &Running, settings: &Settings, project: &Project) {
-    let url = running.url();
+    let url = &running.url;
     if settings.mode == Mode::Serve {
         println!("ntier serves {url}");
         return;

@@ -19,12 +19,15 @@ pub fn target(settings: &Settings, program: PathBuf) -> Target {
 
 /// The engine allocates much while it opens and little afterwards: its allocator (mimalloc, where the program uses it) gives back
 /// at once what it does not use, 40 MB (docs/decisions/0002-embedded-engine.md).
-const MEMORY: &[(&str, &str)] = &[("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
+const ENVIRONMENT: &[(&str, &str)] =
+    &[("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0"), (MARK, "1")];
+/// So a child knows itself in an executable that is not ours.
+pub(crate) const MARK: &str = "NTIER_IS_ENGINE";
 
 fn embedded(settings: &Settings, program: PathBuf) -> Embedded {
     let data = settings.data.clone();
     let arguments = vec!["engine".into(), "--data".into(), data.to_string_lossy().into_owned()];
-    Embedded { data, engine: EngineCommand { program, arguments, environment: MEMORY.to_vec() } }
+    Embedded { data, engine: EngineCommand { program, arguments, environment: ENVIRONMENT.to_vec() } }
 }
 
 /// For a command that comes and goes: a database that a node serves now is shared with it, else it is started.

@@ -32,6 +32,8 @@ pub enum Error {
     Unusable { path: PathBuf, number: usize, cause: Unusable },
     #[error("{} has no signing key", .0.display())]
     NoPairs(PathBuf),
+    #[error("vault_key is no key of 32 bytes in base64url")]
+    VaultKey,
     #[error(
         "the signing keys are those of auth.signing_keys_path, {}, a file that is yours to change: put the new key first, and \
          leave the others until their tokens are expired",
@@ -125,6 +127,31 @@ pub fn rotate(settings: &Settings, algorithm: Option<Algorithm>) -> Result<Rotat
     Ok(Rotation { before, after, at, token_life })
 }
 
+/// The keys as their file has them, without what settings say.
+pub(crate) fn kept(settings: &Settings) -> Result<Keys, Error> {
+    read(&path(&settings.data))?.ok_or_else(|| Error::None(settings.data.clone()))
+}
+
+/// Puts these in the place of the file's. Those of another project that were there stay beside it.
+pub(crate) fn keep(settings: &Settings, keys: &Keys) -> Result<(), Error> {
+    let path = path(&settings.data);
+    let file = |cause| Error::File { path: path.clone(), cause };
+    let folder = File::open(&settings.data).map_err(file)?;
+    folder.lock().map_err(file)?;
+    match read(&path)? {
+        None => create(&path, keys),
+        Some(same) if same == *keys => Ok(()),
+        Some(others) => {
+            if others.jwt_secret != keys.jwt_secret {
+                let before = path.with_extension("before.json");
+                let _ = fs::remove_file(&before);
+                fs::hard_link(&path, &before).map_err(file)?;
+            }
+            replace(&path, &folder, &text(&path, keys)?).map_err(file)
+        }
+    }
+}
+
 /// Makes the keys that a file from an older version lacks.
 fn complete(settings: &Settings, path: &Path) -> Result<(), Error> {
     let file = |cause| Error::File { path: path.to_owned(), cause };
@@ -145,20 +172,36 @@ fn token_life(settings: &Settings) -> i64 {
     settings.auth.as_ref().map_or_else(|| ntier_auth::Settings::default().token_life, |auth| auth.token_life)
 }
 
-/// The key with which secrets in the database are sealed, in a file of its own: it outlives the others, which may be changed.
+/// The key with which secrets in the database are sealed, in a file of its own: it outlives the others, which may be changed. Made where
+/// there is none.
 pub fn vault(settings: &Settings) -> Result<Vault, Error> {
-    let path = settings.data.join("vault.key");
+    if let Some(vault) = existing_vault(settings)? {
+        return Ok(vault);
+    }
+    let path = vault_path(settings);
+    let made = write_new(&path, &ntier_security::keys::random(32)?);
+    made.map_err(|cause| Error::File { path, cause })?;
+    existing_vault(settings)?.ok_or_else(|| Error::None(settings.data.clone()))
+}
+
+/// Likewise, where there is one.
+pub(crate) fn existing_vault(settings: &Settings) -> Result<Option<Vault>, Error> {
+    if let Some(key) = &settings.vault_key {
+        return Vault::new(key.expose()).map(Some).map_err(|_| Error::VaultKey);
+    }
+    let path = vault_path(settings);
     let file = |cause| Error::File { path: path.clone(), cause };
     let key = match fs::read_to_string(&path) {
         Ok(key) => key,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            write_new(&path, &ntier_security::keys::random(32)?).map_err(file)?;
-            fs::read_to_string(&path).map_err(file)?
-        }
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(file(cause)),
     };
     let damaged = |_| file(io::Error::new(io::ErrorKind::InvalidData, "it is no key of 32 bytes in base64url"));
-    Vault::new(key.trim()).map_err(damaged)
+    Vault::new(key.trim()).map(Some).map_err(damaged)
+}
+
+fn vault_path(settings: &Settings) -> PathBuf {
+    settings.data.join("vault.key")
 }
 
 /// Reads the keys that a start has made.

@@ -3,7 +3,10 @@
 pub mod database;
 mod directories;
 mod fault;
+pub mod keyring;
 pub mod keys;
+pub mod library;
+pub mod nodes;
 pub mod project;
 pub mod rest;
 pub mod server;
@@ -11,3 +14,4 @@ pub mod settings;
 pub mod whereabouts;
 
 pub use fault::{Fault, Place, Severity};
+pub use library::embedded;

@@ -181,7 +181,7 @@ impl Running {
     pub fn address(&self) -> Option<SocketAddr> {
         match self.place {
             Place::Tcp(address) => Some(address),
-            Place::Unix(_) => None,
+            Place::Unix(_) | Place::Process => None,
         }
     }
 

@@ -11,6 +11,7 @@ mod pages;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use ntier_backing::blobs::{self, Blobs};
 use ntier_backing::bus::{self, Bus};
 use ntier_backing::database::migrations::Exposure;
 use ntier_backing::database::{self, Batch, Database, Statement, catalog, migrations};
-use ntier_node::{Backend, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
+use ntier_node::{Backend, Connector, Limits, Listeners, Log, Node, Observation, Place, Service, Site, Source};
 use ntier_realtime::Realtime;
 use ntier_rest::Rest;
 use ntier_security::caller::Doorkeeper;
@@ -30,10 +31,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::database::{CHANNEL, options, target, visitor};
+use crate::keyring::{self, Keyring};
+use crate::nodes::Advertised;
 use crate::project::{Outcome, Project, migrate};
 use crate::settings::{Mode, Settings};
 use crate::whereabouts::{self, Whereabouts};
 use crate::{directories, keys};
+
+/// How long an advertised node waits for balancers to see that it leaves.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// What is being done, for whoever waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub enum Error {
     Directory(#[from] directories::Error),
     #[error(transparent)]
     Keys(#[from] keys::Error),
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
     #[error("{0}")]
     Database(#[from] database::Error),
     #[error(transparent)]
@@ -76,11 +84,15 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Running {
     data: PathBuf,
-    pub address: SocketAddr,
+    /// Where clients find it.
+    pub url: String,
     /// As they were at the start.
     pub keys: Keys,
     pub database: Database,
+    node: Arc<Node>,
     rest: Arc<Rest>,
+    drain: Option<Duration>,
+    advertised: Option<Advertised>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<io::Result<()>>,
     listening: JoinHandle<()>,
@@ -99,11 +111,22 @@ pub async fn start(
     program: PathBuf,
     observe: &dyn Fn(Step),
 ) -> Result<Running, Error> {
-    let listeners = listen(settings.listen)?;
+    let bound = listen(settings.listen)?;
+    start_on(settings, project, program, bound, observe).await
+}
+
+/// Likewise, where these listen.
+pub(crate) async fn start_on(
+    settings: &Settings,
+    project: &Project,
+    program: PathBuf,
+    bound: Bound,
+    observe: &dyn Fn(Step),
+) -> Result<Running, Error> {
     directories::create_private(&settings.data)?;
-    let keys = keys::Follower::start(settings)?;
     let database = open(settings, program, observe).await?;
-    let started = serve(settings, project, keys, database.clone(), listeners, observe).await;
+    // What starts a node is large, and nobody does it often.
+    let started = Box::pin(serve(settings, project, database.clone(), bound, observe)).await;
     if started.is_err() {
         database.close().await;
     }
@@ -146,11 +169,16 @@ pub async fn prepare(settings: &Settings, database: Database, observe: &dyn Fn(S
 async fn serve(
     settings: &Settings,
     project: &Project,
-    keys: keys::Follower,
     database: Database,
-    listeners: Bound,
+    bound: Bound,
     observe: &dyn Fn(Step),
 ) -> Result<Running, Error> {
+    // Several nodes have the keys of the database that they share.
+    let keyring = match &settings.database {
+        Some(_) => Some(Keyring::join(database.clone(), settings.clone()).await?),
+        None => None,
+    };
+    let keys = keys::Follower::start(settings)?;
     observe(Step::Project);
     // Whoever comes first must not miss what is said while the catalog is read.
     let notifications = database.notifications();
@@ -158,14 +186,15 @@ async fn serve(
     observe(Step::Cataloguing);
     let rest = Arc::new(Rest::new(database.clone(), rest_settings(settings)));
     ntier_rest::reload(&rest).await?;
-    let Bound { listeners, address } = listeners;
+    let Bound { listeners, url } = bound;
+    let is_found = !matches!(listeners.place, Place::Process);
     let delivery = match &settings.auth {
         Some(auth) => Delivery::new(database.clone(), auth)?,
         None => None,
     };
     let blobs = if settings.storage.enabled { Some(files::blobs(settings).await?) } else { None };
     let (bus, line) = bus::open(settings.bus(), &database).await?;
-    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, bus, address)?);
+    let node = Arc::new(node(settings, project, &keys.keys, rest.clone(), blobs, bus, &url)?);
     if let Some(storage) = storage_of(&node) {
         files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;
     }
@@ -177,7 +206,7 @@ async fn serve(
         tokio::spawn(delivery.run(move |cause| log.observe(&Observation::MailNotSent { cause })))
     });
     let first = keys.keys.clone();
-    let renewing = tokio::spawn(renew(keys, node.clone(), settings.log));
+    let renewing = tokio::spawn(renew(keyring, keys, node.clone(), settings.log));
     let keeping =
         storage_of(&node).map(|storage| tokio::spawn(files::keep(storage, settings.storage.sweep_after, settings.log)));
     let meeting = realtime_of(&node).map(|realtime| tokio::spawn(async move { realtime.keep().await }));
@@ -189,19 +218,26 @@ async fn serve(
         };
         (realtime.clone(), tokio::spawn(realtime.follow(line, tell)))
     });
-    let serving = tokio::spawn(ntier_node::serve(node, listeners, stopped));
+    let serving = tokio::spawn(ntier_node::serve(node.clone(), listeners, stopped));
+    let advertised = match &settings.advertise {
+        Some(url) => Some(Advertised::begin(database.clone(), url.clone()).await?),
+        None => None,
+    };
     let process = std::process::id();
-    let said = Whereabouts { process, url: format!("http://{address}") };
-    if let Err(cause) = whereabouts::tell(&settings.data, &said) {
+    let said = Whereabouts { process, url: url.clone() };
+    if is_found && let Err(cause) = whereabouts::tell(&settings.data, &said) {
         let remark = format!("`ntier status` will not find this node: {cause}");
         observe(Step::Done(Outcome::Remark(remark)));
     }
     Ok(Running {
         data: settings.data.clone(),
-        address,
+        url,
         keys: first,
         database,
+        node,
         rest,
+        drain: settings.drain.or(advertised.is_some().then_some(DRAIN)),
+        advertised,
         stop,
         serving,
         listening,
@@ -221,14 +257,14 @@ fn node(
     rest: Arc<Rest>,
     blobs: Option<Blobs>,
     bus: Bus,
-    address: SocketAddr,
+    url: &str,
 ) -> Result<Node, keys::Error> {
     let limits =
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
     let doorkeeper = Arc::new(Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?);
     let vault = keys::vault(settings)?;
     let auth = settings.auth.clone().map(|auth| {
-        let url = if auth.url.is_empty() { format!("http://{address}") } else { auth.url.clone() };
+        let url = if auth.url.is_empty() { url.to_owned() } else { auth.url.clone() };
         let site_url = if auth.site_url.is_empty() { url.clone() } else { auth.site_url.clone() };
         // `ntier dev` shows them, unless it was told who takes them.
         let mail = auth.smtp.is_some() || auth.hooks.send_email.is_some() || settings.mode == Mode::Dev;
@@ -264,9 +300,10 @@ fn node(
         jwks: RwLock::new(keys.jwks()?.to_string()),
         site: folder.or(bucket).map(Site::new),
         pages: match settings.mode {
-            Mode::Dev => pages::dev(settings, project, keys, address),
+            Mode::Dev => pages::dev(settings, project, keys, url),
             Mode::Serve => Vec::new(),
         },
+        leaving: AtomicBool::new(false),
     };
     Ok(Node { service: Service::Backend(Box::new(backend)), limits, log: settings.log })
 }
@@ -287,11 +324,6 @@ fn rest_settings(settings: &Settings) -> ntier_rest::Settings {
 }
 
 impl Running {
-    /// Where clients find it.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
     /// A table that may be read without signing in, to show how; only names that need no encoding.
     pub async fn example_table(&self) -> Option<String> {
         let sql = "select relname from pg_class where relkind in ('r', 'p', 'v') and relname ~ '^[a-z_0-9]+$' \
@@ -316,8 +348,17 @@ impl Running {
         (&mut self.serving).await.map_err(io::Error::other)?
     }
 
-    /// Answers what is under way, then ends.
+    /// Tells balancers to go elsewhere, answers what is under way, then ends.
     pub async fn stop(self) -> io::Result<()> {
+        if let Service::Backend(backend) = &self.node.service {
+            backend.leaving.store(true, Ordering::Relaxed);
+        }
+        if let Some(advertised) = &self.advertised {
+            advertised.leave().await;
+        }
+        if let Some(drain) = self.drain.filter(|_| !self.serving.is_finished()) {
+            tokio::time::sleep(drain).await;
+        }
         self.stop.send_replace(true);
         let served = if self.serving.is_finished() { Ok(()) } else { self.serving.await.map_err(io::Error::other)? };
         // Clients have left by now, and the others are told.
@@ -328,6 +369,9 @@ impl Running {
         self.listening.abort();
         self.sweeping.abort();
         self.renewing.abort();
+        if let Some(advertised) = self.advertised {
+            advertised.end().await;
+        }
         for task in self.delivering.into_iter().chain(self.keeping).chain(self.meeting) {
             task.abort();
         }
@@ -347,7 +391,7 @@ pub(crate) fn listen(address: SocketAddr) -> Result<Bound, Error> {
     let listeners = ntier_node::bind(address, workers()).map_err(failed)?;
     // Port 0 has become another.
     let address = if let Place::Tcp(bound) = listeners.place { bound } else { address };
-    Ok(Bound { listeners, address })
+    Ok(Bound { listeners, url: format!("http://{address}") })
 }
 
 /// One worker for each processor.
@@ -358,7 +402,15 @@ pub(crate) fn workers() -> usize {
 /// Sockets that are bound, and where.
 pub(crate) struct Bound {
     pub listeners: Listeners,
-    pub address: SocketAddr,
+    pub url: String,
+}
+
+impl Bound {
+    /// For this process alone. Links in e-mails need an address of their own: `site_url`.
+    pub fn process() -> (Self, Connector) {
+        let (listeners, connector) = ntier_node::bind_process(workers());
+        (Self { listeners, url: "http://localhost".into() }, connector)
+    }
 }
 
 /// Forgets what need not be remembered any longer. Every node does so; the second finds nothing.
@@ -398,16 +450,25 @@ fn realtime_of(node: &Node) -> Option<Arc<Realtime>> {
     }
 }
 
-/// Exchanges the keys whenever their files change, or the time of one is over. What cannot be read leaves them as they are, and
-/// is told once.
-async fn renew(mut follower: keys::Follower, node: Arc<Node>, log: Log) {
+/// Exchanges the keys whenever those of the database or their files change, or the time of one is over. What cannot be read leaves them as
+/// they are, and is told once.
+async fn renew(mut keyring: Option<Keyring>, mut follower: keys::Follower, node: Arc<Node>, log: Log) {
     let Service::Backend(backend) = &node.service else { return };
     let mut told = None;
     loop {
         tokio::time::sleep(keys::PAUSE).await;
-        let renewed = match follower.look(keys::now()) {
+        let followed = match &mut keyring {
+            Some(keyring) => keyring.follow().await,
+            None => Ok(()),
+        };
+        let looked = match followed {
+            // While the database is away, others have changed nothing.
+            Ok(()) | Err(keyring::Error::Database(_)) => follower.look(keys::now()).map_err(keyring::Error::from),
+            Err(cause) => Err(cause),
+        };
+        let renewed = match looked {
             Ok(false) => Ok(()),
-            Ok(true) => backend.set_keys(&follower.keys).map_err(keys::Error::from).map(|()| {
+            Ok(true) => backend.set_keys(&follower.keys).map_err(|cause| keys::Error::from(cause).into()).map(|()| {
                 log.observe(&Observation::KeysExchanged { signing: &follower.keys.signing_key_id });
             }),
             Err(cause) => Err(cause),

@@ -55,6 +55,12 @@ pub struct Settings {
     pub jwt_secret: Option<Secret<String>>,
     /// A file of private JSON Web Keys that sign instead of ours.
     pub signing_keys: Option<PathBuf>,
+    /// Instead of the file `vault.key`.
+    pub vault_key: Option<Secret<String>>,
+    /// Where balancers find this node, which then says so in the database.
+    pub advertise: Option<String>,
+    /// How long a node that is asked to stop goes on to answer, and says that it is not ready.
+    pub drain: Option<Duration>,
     /// Tokens that name audiences have to name this one.
     pub jwt_audience: Option<String>,
     pub api: Api,
@@ -216,6 +222,9 @@ impl Settings {
             public_bucket: None,
             jwt_secret: None,
             signing_keys: None,
+            vault_key: None,
+            advertise: None,
+            drain: None,
             jwt_audience: None,
             api: Api {
                 require_key: mode == Mode::Serve,

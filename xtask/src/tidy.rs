@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ntier-auth",
             "ntier-storage",
             "ntier-realtime",
+            "ntier-engine",
             "ntier-backing",
             "ntier-security",
         ],
@@ -46,11 +47,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ntier-cli", &["ntier", "ntier-engine", "ntier-backing", "ntier-security"]),
     ("ntier-tests", &["ntier", "ntier-backing", "ntier-security", "ntier-cli", "ntier-engine"]),
     ("ntier-bench", &["ntier-tests", "ntier-security"]),
+    ("ntier-example-notebook", &["ntier"]),
     ("xtask", &[]),
 ];
 
 /// Only these read the environment of the process.
-const MAY_READ_ENVIRONMENT: &[&str] = &["tiers", "cli", "tests", "xtask"];
+const MAY_READ_ENVIRONMENT: &[&str] = &["tiers", "cli", "examples", "tests", "xtask"];
 
 pub fn check() -> Result<(), String> {
     let mut faults = arrows()?;

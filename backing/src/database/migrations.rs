@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 17, name: "realtime", sql: include_str!("../../../migrations/0017_realtime.sql") },
     Migration { version: 18, name: "changes", sql: include_str!("../../../migrations/0018_changes.sql") },
     Migration { version: 19, name: "bus", sql: include_str!("../../../migrations/0019_bus.sql") },
+    Migration { version: 20, name: "nodes", sql: include_str!("../../../migrations/0020_nodes.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

@@ -43,7 +43,7 @@ impl Admin {
 /// Whether the database answers.
 pub(crate) async fn ready(rest: &Rest) -> Response<Bytes> {
     let batch = Batch {
-        statements: vec![Statement { text: "SELECT 1".into(), parameters: Vec::new() }],
+        statements: vec![Statement::new("SELECT 1", &[])],
         access: Access::ReadOnly,
         deadline: Duration::from_secs(2),
         ..Batch::default()

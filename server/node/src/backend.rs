@@ -1,6 +1,7 @@
 //! Everything that Supabase's clients ask for, under the paths where they look for it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -42,6 +43,8 @@ pub struct Backend {
     pub site: Option<Site>,
     /// What is served besides; a page goes before a file.
     pub pages: Vec<Page>,
+    /// It answers still, and balancers are told to go elsewhere.
+    pub leaving: AtomicBool,
 }
 
 /// A text that the node itself has, such as the page for a first visitor.
@@ -164,6 +167,9 @@ impl Backend {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             "/health" | "/auth/v1/health" if get => json(StatusCode::OK, r#"{"name":"ntier","status":"ok"}"#.into()),
+            "/ready" if get && self.leaving.load(Ordering::Relaxed) => {
+                json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"the node leaves"}"#.into())
+            }
             "/ready" if get => admin::ready(&self.rest).await,
             "/auth/v1/.well-known/jwks.json" if get => {
                 json(StatusCode::OK, self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone())

@@ -29,7 +29,7 @@ use ntier_storage::Body;
 pub use admin::Admin;
 pub use backend::{Backend, Page};
 pub use data_api::{DataApi, Front};
-pub use listen::{Listeners, Place, bind, bind_unix, serve};
+pub use listen::{Connector, Listeners, Place, bind, bind_process, bind_unix, serve};
 pub use observe::{Log, Observation};
 pub use site::{Site, Source};
 pub use stream::Pace;

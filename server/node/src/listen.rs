@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ntier_storage::Body;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{interval, timeout};
 
 use crate::sendfile::{Sending, Socket as Sends, Spans};
@@ -50,6 +51,8 @@ pub struct Listeners {
 pub enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// Only this process, by a [`Connector`].
+    Process,
 }
 
 impl std::fmt::Display for Place {
@@ -57,6 +60,7 @@ impl std::fmt::Display for Place {
         match self {
             Self::Tcp(address) => write!(out, "http://{address}"),
             Self::Unix(path) => path.display().fmt(out),
+            Self::Process => out.write_str("this process"),
         }
     }
 }
@@ -65,6 +69,34 @@ impl std::fmt::Display for Place {
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Process(mpsc::UnboundedReceiver<UnixStream>),
+}
+
+/// Connects this process with its own node, where nobody else can.
+#[derive(Debug)]
+pub struct Connector {
+    workers: Vec<mpsc::UnboundedSender<UnixStream>>,
+    next: AtomicUsize,
+}
+
+impl Connector {
+    /// One end of a pair of sockets without a name; the node speaks HTTP/1.1 at the other.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let worker = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
+        let ended = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        self.workers.get(worker).ok_or_else(ended)?.send(theirs).map_err(|_| ended())?;
+        Ok(ours)
+    }
+}
+
+/// Listeners for this process alone.
+pub fn bind_process(workers: usize) -> (Listeners, Connector) {
+    let (senders, sockets) = (0..workers.max(1)).map(|_| mpsc::unbounded_channel()).unzip::<_, _, Vec<_>, Vec<_>>();
+    let sockets = sockets.into_iter().map(Listener::Process).collect();
+    (Listeners { place: Place::Process, sockets }, Connector { workers: senders, next: AtomicUsize::new(0) })
 }
 
 /// Binds `workers` listeners to one address; port 0 picks a free one.
@@ -127,7 +159,7 @@ pub async fn serve(node: Arc<Node>, listeners: Listeners, stop: watch::Receiver<
 }
 
 async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let socket = Accepting::new(socket)?;
+    let mut socket = Accepting::new(socket)?;
     let room = Arc::new(Semaphore::new(node.limits.connections));
     // Whoever sets a timer while none is set wakes its thread by a write to an eventfd, though it is awake: that would be each connection,
     // with the time that it has for its next request. So there is always one that is nearer.
@@ -166,6 +198,7 @@ async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bo
 enum Accepting {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
+    Process(mpsc::UnboundedReceiver<UnixStream>),
 }
 
 enum Accepted {
@@ -178,16 +211,22 @@ impl Accepting {
         Ok(match listener {
             Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
             Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+            Listener::Process(streams) => Self::Process(streams),
         })
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    async fn accept(&mut self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 Accepted::Tcp(stream, peer.ip())
             }
             Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
+            Self::Process(streams) => match streams.recv().await {
+                Some(stream) => Accepted::Unix(tokio::net::UnixStream::from_std(stream)?),
+                // Nobody can connect any more; those who have go on.
+                None => std::future::pending().await,
+            },
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The examples, with the unmodified supabase-js as the client.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ntier_tests::{Backend, World, directory, npm};
 use serde_json::json;
@@ -33,6 +34,23 @@ fn atlas(backend: Backend) {
     let world = World::start_project(backend, &folder);
     let said = run(&folder, &["test", "--silent"], &world);
     assert!(said.trim_end().ends_with(" 0 wrong answers"), "{said}");
+}
+
+#[test]
+fn a_notebook_has_its_backend_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = directory::program().with_file_name("notebook");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        let output = command.args(words).env("NOTEBOOK", folder.path().join("data")).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for text in ["buy bread", "Grüße an Ada"] {
+        assert_eq!(run(&["add", text]), (true, String::new()));
+    }
+    assert_eq!(run(&["list"]), (true, "buy bread\nGrüße an Ada\n".to_owned()));
+    let (is_good, said) = run(&["add", ""]);
+    assert!(!is_good && said.contains("notes_body_check"), "{said}");
 }
 
 #[test]

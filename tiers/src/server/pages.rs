@@ -1,7 +1,5 @@
 //! The pages of `ntier dev`: how a browser finds its key, and a page for the first visitor.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use ntier_node::Page;
 use ntier_security::keys::Keys;
@@ -18,8 +16,8 @@ const CLIENT_LICENCE: &str = include_str!("../../../examples/hello/public/supaba
 const EMPTY: &str = include_str!("../../pages/empty.html");
 
 /// `/ntier.json` has what a page may know: the publishable key, never another.
-pub fn dev(settings: &Settings, project: &Project, keys: &Keys, address: SocketAddr) -> Vec<Page> {
-    let client = json!({ "url": format!("http://{address}"), "publishable_key": keys.publishable_key });
+pub fn dev(settings: &Settings, project: &Project, keys: &Keys, url: &str) -> Vec<Page> {
+    let client = json!({ "url": url, "publishable_key": keys.publishable_key });
     let mut pages = vec![page("/ntier.json", "application/json; charset=utf-8", client.to_string())];
     if settings.public.is_none() && project.source == Source::Sample {
         pages.push(page("/", HTML, HELLO));

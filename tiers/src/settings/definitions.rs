@@ -146,6 +146,36 @@ pub const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "vault_key",
+        kind: Value("SECRET"),
+        default: "made at the first start, in vault.key of the data directory",
+        doc: "The key that seals secrets in the database; all nodes of a database need the same",
+        set: |settings, text| {
+            let _: () = settings.vault_key = Some(Secret::new(text.to_owned()));
+            Ok(())
+        },
+    },
+    Definition {
+        name: "advertise",
+        kind: Value("URL"),
+        default: "nobody is told",
+        doc: "Where balancers reach this node, such as http://10.0.0.5:54321; it says so in the database",
+        set: |settings, text| {
+            let _: () = settings.advertise = Some(value::origin(text)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "drain",
+        kind: Value("TIME"),
+        default: "3s for a node that is advertised, else none",
+        doc: "How long a node that is asked to stop goes on to answer, and says at /ready that it leaves",
+        set: |settings, text| {
+            let _: () = settings.drain = Some(value::duration(text)?);
+            Ok(())
+        },
+    },
+    Definition {
         name: "jwt_audience",
         kind: Value("NAME"),
         default: "any",

@@ -102,6 +102,19 @@ pub fn networks(text: &str) -> Read<Vec<Network>> {
     names(text)?.iter().map(network).collect()
 }
 
+/// A server without a path, as `http://10.0.0.5:54321`.
+pub fn origin(text: &str) -> Read<String> {
+    let wrong = || expected("an address such as http://10.0.0.5:54321", text);
+    let uri: http::Uri = text.parse().map_err(|_| wrong())?;
+    let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let has_host = uri.host().is_some_and(|host| !host.is_empty())
+        && !uri.authority().is_some_and(|who| who.as_str().contains('@'));
+    match uri.scheme_str() {
+        Some("http" | "https") if is_bare && has_host => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err(wrong()),
+    }
+}
+
 pub fn expected(what: &str, text: &str) -> String {
     format!("expected {what}, found {text:?}")
 }
@@ -109,6 +122,15 @@ pub fn expected(what: &str, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_servers_and_nothing_more() {
+        assert_eq!(origin("http://10.0.0.5:54321/").as_deref(), Ok("http://10.0.0.5:54321"));
+        assert_eq!(origin("https://node.example").as_deref(), Ok("https://node.example"));
+        for wrong in ["10.0.0.5:54321", "ftp://x", "http://", "http://x/path", "http://x?y", "http://user@x", ""] {
+            assert!(origin(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_and_sizes_have_units() {
