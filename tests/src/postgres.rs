@@ -3,10 +3,10 @@
 //! A shell holds it: when the test process ends, however it ends, the shell's standard input ends, and the shell stops the
 //! server and removes its files.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A running server; its owner is the superuser `postgres`, who needs no password on the socket.
 #[derive(Debug)]
@@ -15,7 +15,15 @@ pub struct Postgres {
     pub directory: PathBuf,
     /// On 127.0.0.1, with TLS and passwords.
     pub port: u16,
-    _shell: Child,
+    shell: Mutex<Shell>,
+}
+
+/// It does what it is told, and says so.
+#[derive(Debug)]
+struct Shell {
+    tell: ChildStdin,
+    said: BufReader<ChildStdout>,
+    _child: Child,
 }
 
 const SCRIPT: &str = r#"
@@ -28,14 +36,26 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
   -addext subjectAltName=DNS:localhost -keyout data/server.key -out data/server.crt >>log 2>&1 || { cat log >&2; exit 1; }
 cp data/server.crt root.crt; chmod 600 data/server.key; chmod 755 "$directory"; chmod 644 root.crt
 printf 'local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >data/pg_hba.conf
-"$1/postgres" -D data -k "$directory" -c port="$2" -c listen_addresses=127.0.0.1 -c ssl=on -c max_connections=300 \
-  -c shared_buffers=128MB $3 >>log 2>&1 &
-server=$!
-until "$1/pg_isready" -q -h "$directory" -p "$2"; do kill -0 $server || { cat log >&2; exit 1; }; sleep 0.1; done
+start() {
+  "$1/postgres" -D data -k "$directory" -c port="$2" -c listen_addresses=127.0.0.1 -c ssl=on -c max_connections=300 \
+    -c shared_buffers=128MB $3 >>log 2>&1 &
+  server=$!
+  until "$1/pg_isready" -q -h "$directory" -p "$2"; do kill -0 $server || { cat log >&2; exit 1; }; sleep 0.1; done
+}
+stop() {
+  kill -INT $server || true
+  wait $server || true
+}
+start "$@"
 echo "$directory"
-cat >/dev/null
-kill -INT $server
-wait $server || true
+while read -r what; do
+  case $what in
+    start) start "$@" ;;
+    stop) stop ;;
+  esac
+  echo "$what"
+done
+stop
 "#;
 
 /// The server of this process.
@@ -63,16 +83,48 @@ pub fn start(options: &str) -> Postgres {
         Command::new("sh")
     };
     command.args(["-c", SCRIPT, "sh"]).arg(&bin).arg(port.to_string()).arg(options).current_dir("/");
-    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be started");
-    let mut directory = String::new();
-    BufReader::new(shell.stdout.take().expect("it is piped")).read_line(&mut directory).expect("the shell speaks");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be started");
+    let tell = child.stdin.take().expect("it is piped");
+    let said = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut shell = Shell { tell, said, _child: child };
+    let directory = shell.hear();
     assert!(!directory.is_empty(), "PostgreSQL did not start");
-    let server = Postgres { directory: directory.trim_end().into(), port, _shell: shell };
+    let server = Postgres { directory: directory.into(), port, shell: Mutex::new(shell) };
     server.sql("postgres", "alter role postgres password 'for tests'");
     server
 }
 
+impl Shell {
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("the shell speaks");
+        line.trim_end().to_owned()
+    }
+}
+
 impl Postgres {
+    /// Stops it as an administrator would: sessions are ended.
+    ///
+    /// # Panics
+    /// When it cannot be stopped.
+    pub fn stop(&self) {
+        self.tell("stop");
+    }
+
+    /// Starts it again.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(&self) {
+        self.tell("start");
+    }
+
+    fn tell(&self, what: &str) {
+        let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(shell.tell, "{what}").expect("the shell listens");
+        assert_eq!(shell.hear(), what, "PostgreSQL does not {what}");
+    }
+
     /// A URL over the socket.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@/{database}?host={}&port={}", self.directory.display(), self.port)

@@ -92,13 +92,21 @@ impl Client {
     /// # Panics
     /// When it is refused.
     pub fn join_as(&mut self, token: Option<&str>, name: &str, config: &Value) {
+        let reply = self.try_join_as(token, name, config);
+        assert_eq!(reply["status"], "ok", "{reply}");
+    }
+
+    /// Likewise; gives the answer, whatever it is.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn try_join_as(&mut self, token: Option<&str>, name: &str, config: &Value) -> Value {
         let reference = self.next.to_string();
         self.push(name, "phx_join", &json!({ "config": config, "access_token": token }));
-        let reply = self.until("joined", |heard| match heard {
+        self.until("joined", |heard| match heard {
             Heard::Text(message) if message[1] == reference.as_str() => Some(message[4].clone()),
             _ => None,
-        });
-        assert_eq!(reply["status"], "ok", "{reply}");
+        })
     }
 
     /// The payloads of an event on a channel that were heard until now.

@@ -77,8 +77,17 @@ pub struct Feed {
     wake: Notify,
     /// Rounds that have begun, and that have ended.
     begun: AtomicU64,
-    ended: watch::Sender<u64>,
+    ended: watch::Sender<Ended>,
     pub figures: Figures,
+}
+
+/// What has come of the rounds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ended {
+    /// The last that has read all.
+    round: u64,
+    /// Rounds in which the database was away.
+    failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +150,7 @@ impl Feed {
             interested: AtomicUsize::new(0),
             wake: Notify::new(),
             begun: AtomicU64::new(0),
-            ended: watch::Sender::new(0),
+            ended: watch::Sender::default(),
             figures: Figures::default(),
         }
     }
@@ -163,25 +172,30 @@ impl Feed {
     }
 
     /// Begins to read, where it was not read yet: what is said from now on is heard. Whoever listens to changes does not hear of those
-    /// that were committed before.
+    /// that were committed before; others do not wait for a database that is away, and hear of it when it is back.
     pub async fn interest(self: &Arc<Self>, listens: bool) -> Result<Interest, Refusal> {
         self.interested.fetch_add(1, Ordering::AcqRel);
         let mut interest = Interest { feed: self.clone(), from: Position { batch: 0, id: 0 } };
         let known = self.state().cursor.filter(|_| !listens);
-        interest.from = match known {
-            Some(cursor) => cursor,
-            None => self.now().await.ok_or(Refusal::Unreachable)?,
-        };
+        if let Some(from) = known {
+            interest.from = from;
+        } else if let Some(now) = self.now(listens).await {
+            interest.from = now;
+        } else if listens {
+            return Err(Refusal::Unreachable);
+        }
         Ok(interest)
     }
 
-    /// A position that is after all that was committed before this call.
-    async fn now(&self) -> Option<Position> {
+    /// A position that is after all that was committed before this call. It waits for the database, or only for whether that is there.
+    async fn now(&self, is_patient: bool) -> Option<Position> {
         let mut ended = self.ended.subscribe();
+        let failures = ended.borrow().failures;
         let next = self.begun.load(Ordering::Acquire) + 1;
         self.wake.notify_one();
-        timeout(PATIENCE, ended.wait_for(|ended| *ended >= next)).await.ok()?.ok()?;
-        self.state().cursor
+        let told = |ended: &Ended| ended.round >= next || (!is_patient && ended.failures > failures);
+        let ended = *timeout(PATIENCE, ended.wait_for(told)).await.ok()?.ok()?;
+        if ended.round >= next { self.state().cursor } else { None }
     }
 
     /// Reads as long as the node runs.
@@ -200,14 +214,14 @@ impl Feed {
                 continue;
             }
             let round = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
-            match self.round().await {
-                Ok(()) => {
-                    self.ended.send_replace(round);
-                    sleep(BREATH).await;
-                    let _ = timeout(PACE, self.wake.notified()).await;
-                }
-                Err(_) => sleep(PAUSE).await,
+            if self.round().await.is_err() {
+                self.ended.send_modify(|ended| ended.failures += 1);
+                sleep(PAUSE).await;
+                continue;
             }
+            self.ended.send_modify(|ended| ended.round = round);
+            sleep(BREATH).await;
+            let _ = timeout(PACE, self.wake.notified()).await;
         }
     }
 

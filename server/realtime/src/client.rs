@@ -199,7 +199,9 @@ impl Client {
         member.hears_presence.store(reads.presence, Ordering::Relaxed);
         let address = Address::of(message);
         // From now on the database is listened to: what is said there after the reply is heard.
-        let interest = realtime.feed.interest(!join.changes.is_empty()).await?;
+        let broadcast = &join.broadcast;
+        let hears_changes = !join.changes.is_empty() || broadcast.replay.is_some() || broadcast.tell_when_ready;
+        let interest = realtime.feed.interest(hears_changes).await?;
         let membership = match join.broadcast.replay {
             None => {
                 self.send(&address.reply(message, Answer::joined(&join)));

@@ -5,9 +5,81 @@ mod changes;
 mod nodes;
 mod private;
 
-use ntier_tests::{World, directory, npm, on_both};
+use ntier_tests::node;
+use ntier_tests::websocket::{Client, Heard};
+use ntier_tests::{Node, World, directory, npm, on_both, postgres, until};
+use serde_json::{Value, json};
 
-on_both!(clients_meet_on_channels);
+on_both!(clients_meet_on_channels, keys_are_rotated_under_open_sockets);
+
+fn said(heard: &Heard, number: u32) -> Option<()> {
+    matches!(heard, Heard::Text(message) if message[3] == "broadcast" && message[4]["payload"]["n"] == number)
+        .then_some(())
+}
+
+/// What the first says, the second hears.
+fn meet(room: &str, number: u32, one: &mut Client, other: &Client) {
+    one.push(room, "broadcast", &json!({ "type": "broadcast", "event": "hello", "payload": { "n": number } }));
+    other.until("it is heard", |heard| said(heard, number));
+}
+
+fn keys_are_rotated_under_open_sockets(world: &mut World) {
+    let session = |line: &str| -> Value {
+        let body = json!({ "email": "ada@example.com", "password": "correct horse battery" });
+        world.auth(None, line).json(&body).send().json()
+    };
+    let token = |session: &Value| session["access_token"].as_str().unwrap().to_owned();
+    let old = token(&session("POST /signup"));
+    let connect = || Client::connect(&world.node.url, world.key("publishable_key"));
+    let (mut one, mut two) = (connect(), connect());
+    one.join_as(Some(&old), "talk", &json!({}));
+    two.join_as(Some(&old), "talk", &json!({}));
+    meet("talk", 1, &mut one, &two);
+    let (code, _, told) = node::run(&["keys", "rotate", "--data", &world.data().to_string_lossy()]);
+    assert_eq!(code, Some(0), "{told}");
+    let header = |token: &str| token.split('.').next().unwrap().to_owned();
+    let mut new = old.clone();
+    until("the new key signs", || {
+        new = token(&session("POST /token?grant_type=password"));
+        header(&new) != header(&old)
+    });
+    meet("talk", 2, &mut one, &two);
+    // A token of the key before is good until it expires, and another one takes its place.
+    let mut late = connect();
+    late.join_as(Some(&old), "talk", &json!({}));
+    one.push("talk", "access_token", &json!({ "access_token": new }));
+    meet("talk", 3, &mut one, &late);
+    late.join_as(Some(&new), "elsewhere", &json!({}));
+    two.join_as(Some(&new), "elsewhere", &json!({}));
+    meet("elsewhere", 4, &mut late, &two);
+}
+
+#[test]
+fn public_channels_need_no_database() {
+    let server = postgres::start("-c fsync=off");
+    server.sql("postgres", "create database app");
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let project = directory::project().to_string_lossy().into_owned();
+    let node = Node::start("serve", &data, &["--project", &project, "--database-url", &server.url("app")]);
+    let keys = node::keys(&data);
+    let connect = || Client::connect(&node.url, keys["publishable_key"].as_str().unwrap());
+    let changes = json!({ "postgres_changes": [{ "event": "*", "schema": "public", "table": "notes" }] });
+    server.stop();
+    let (mut one, mut two) = (connect(), connect());
+    one.join("talk", &json!({}));
+    two.join("talk", &json!({}));
+    meet("talk", 1, &mut one, &two);
+    let refused = one.try_join_as(None, "changes", &changes);
+    assert_eq!(refused["status"], "error", "{refused}");
+    server.start();
+    until("changes can be listened to", || one.try_join_as(None, "changes", &changes)["status"] == "ok");
+    meet("talk", 2, &mut one, &two);
+    server.sql("app", "select realtime.send('{}', 'from the database', 'talk', false)");
+    two.until("it is heard", |heard| {
+        matches!(heard, Heard::Broadcast { event, .. } if event == "from the database").then_some(())
+    });
+}
 
 fn clients_meet_on_channels(world: &mut World) {
     let folder = directory::repository().join("tests/clients/realtime");
