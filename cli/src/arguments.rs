@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
-use ntier::settings::{DEFINITIONS, Definition, Kind, Loaded, Mode, Sources, load};
+use ntier::settings::{Definition, Kind, Loaded, Mode, Sources, definitions, load};
 
 use crate::failure::Failure;
 
@@ -43,6 +43,15 @@ PostgreSQL server as it is. Nothing is created in the database. SIGUSR1, SIGUSR2
 again.
 
 It listens on 127.0.0.1 unless server-host says otherwise.";
+
+const BALANCE: &str = "\
+Stands in front of several nodes: takes HTTP/1.1, HTTP/2 and websockets, and passes each request on to a node that is up. Nodes are \
+named by balance.backends. One that fails is left alone; a request that is safe to repeat goes to another.
+
+  ntier balance --balance-backends 10.0.0.1:54321,10.0.0.2:54321
+  ntier balance status
+
+SIGHUP reads the settings again without dropping a connection. Ends in order on SIGTERM: requests under way are answered first.";
 
 const SQL: &str = "\
 Runs SQL as the owner of the database: from the argument, from a file, or from standard input. Several statements are \
@@ -87,6 +96,7 @@ pub fn command() -> Command {
                     .help("PostgREST's configuration file"),
             ),
         )
+        .subcommand(balance())
         .subcommand(
             few(Command::new("migrate").about("Apply what is pending in supabase/migrations, then end"))
                 .arg(Arg::new("status").long("status").action(ArgAction::SetTrue).help("Only say what is pending")),
@@ -143,12 +153,32 @@ pub fn command() -> Command {
         )
 }
 
+fn balance() -> Command {
+    let of = |command: Command, of: fn(&str) -> bool| {
+        definitions()
+            .filter(|definition| of(definition.name))
+            .fold(command, |command, definition| command.arg(flag(definition)))
+    };
+    of(Command::new("balance").about("Stand in front of several nodes").long_about(BALANCE), |name| {
+        name.starts_with("balance.") || matches!(name, "project" | "data")
+    })
+    .after_help(SETTINGS)
+    .args_conflicts_with_subcommands(true)
+    .subcommand(
+        of(Command::new("status").about("Say how a balancer and its nodes do"), |name| {
+            matches!(name, "project" | "data" | "balance.admin")
+        })
+        .arg(json("As one JSON object")),
+    )
+}
+
 fn json(help: &'static str) -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help(help)
 }
 
 fn with_all(command: Command) -> Command {
-    DEFINITIONS.iter().fold(command, |command, definition| command.arg(flag(definition))).after_help(SETTINGS)
+    let node = definitions().filter(|definition| !definition.name.starts_with("balance."));
+    node.fold(command, |command, definition| command.arg(flag(definition))).after_help(SETTINGS)
 }
 
 fn with_settings(command: Command, names: &[&str]) -> Command {
@@ -178,7 +208,7 @@ pub fn settings(flags: &ArgMatches, mode: Mode) -> Result<Loaded, Failure> {
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
-        flags: DEFINITIONS.iter().filter_map(given).collect(),
+        flags: definitions().filter_map(given).collect(),
     };
     let loaded = load(&sources).map_err(|faults| Failure::faults(&faults))?;
     for remark in &loaded.remarks {

@@ -4,6 +4,7 @@
 //! 1 failed, 2 misused.
 
 mod arguments;
+mod balance;
 mod end;
 mod engine;
 mod failure;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         "completions" => return completions(flags),
         "dev" | "serve" => run(node::run(name, flags)),
         "rest" => run(rest::run(flags)),
+        "balance" => run(balance::run(flags)),
         "migrate" => run(migrate::run(flags)),
         "keys" => keys::run(flags),
         "sql" => run(sql::run(flags)),

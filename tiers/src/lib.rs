@@ -1,5 +1,6 @@
 //! How many of the rooms run, and where: settings, the project folder, and the server that they make.
 
+pub mod balance;
 pub mod database;
 mod directories;
 mod fault;

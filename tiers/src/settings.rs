@@ -4,6 +4,7 @@
 //! (`NTIER_…`), the flags. All faults are told together. Relative paths belong to the current directory, in `ntier.toml`
 //! to its own.
 
+mod balance;
 mod definitions;
 mod load;
 mod mails;
@@ -20,7 +21,8 @@ use ntier_node::Log;
 use ntier_security::Secret;
 use ntier_security::keys::S3Key;
 
-pub use definitions::{DEFINITIONS, Definition, Kind};
+pub use balance::Balance;
+pub use definitions::{Definition, Kind, definitions};
 pub use load::{Loaded, Root, Sources, load};
 pub use ntier_security::network::Network;
 
@@ -68,6 +70,7 @@ pub struct Settings {
     pub auth: Option<ntier_auth::Settings>,
     pub storage: Storage,
     pub realtime: Realtime,
+    pub balance: Balance,
     pub log: Log,
 }
 
@@ -206,7 +209,7 @@ pub struct Api {
 }
 
 impl Settings {
-    /// The defaults; everything else is set by [`DEFINITIONS`].
+    /// The defaults; everything else is set by [`definitions`].
     pub fn new(mode: Mode) -> Self {
         Self {
             mode,
@@ -244,6 +247,7 @@ impl Settings {
             }),
             storage: Storage::default(),
             realtime: Realtime::default(),
+            balance: Balance::default(),
             log: Log::Faults,
         }
     }

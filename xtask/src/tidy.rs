@@ -31,10 +31,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ntier-backing",
         ],
     ),
+    ("ntier-balancer", &["ntier-security"]),
     (
         "ntier",
         &[
             "ntier-node",
+            "ntier-balancer",
             "ntier-rest",
             "ntier-auth",
             "ntier-storage",

@@ -8,6 +8,7 @@ use ntier_backing::outbound::is_private;
 use ntier_security::Secret;
 
 use super::Settings;
+use super::balance;
 use super::value::{self, Read, expected};
 
 /// One setting.
@@ -42,14 +43,18 @@ impl Definition {
 
     /// The definition with this name.
     pub fn find(name: &str) -> Option<&'static Self> {
-        DEFINITIONS.iter().find(|definition| definition.name == name)
+        definitions().find(|definition| definition.name == name)
     }
 }
 
 use Kind::{Boolean, Path, Value};
 
 /// All of them, in the order of the reference.
-pub const DEFINITIONS: &[Definition] = &[
+pub fn definitions() -> impl Iterator<Item = &'static Definition> + Clone {
+    DEFINITIONS.iter().chain(balance::DEFINITIONS)
+}
+
+const DEFINITIONS: &[Definition] = &[
     Definition {
         name: "project",
         kind: Path("DIR"),
@@ -854,12 +859,12 @@ fn with_auth(settings: &mut Settings, set: impl FnOnce(&mut ntier_auth::Settings
 #[cfg(test)]
 fn reference() -> String {
     let mut page = String::from(
-        "# Settings\n\nMade from the table in `tiers/src/settings/definitions.rs`; `cargo test -p ntier` says when it is not.\n\n\
+        "# Settings\n\nMade from the tables in `tiers/src/settings/definitions.rs` and `balance.rs`; `cargo test -p ntier` says when it is not.\n\n\
          A later source wins: the defaults, the project's `supabase/config.toml`, `ntier.toml` beside the folder `supabase/`, the \
          environment, the flags. All faults are told together, with the file and the line.\n\n\
          | in `ntier.toml` | flag | environment | default | meaning |\n|---|---|---|---|---|\n",
     );
-    for definition in DEFINITIONS {
+    for definition in definitions() {
         let value = match definition.kind {
             Boolean => String::new(),
             Path(value) | Value(value) => format!(" {value}"),
@@ -894,7 +899,7 @@ mod tests {
     #[test]
     fn the_defaults_in_the_table_are_the_defaults() {
         let fresh = Settings::new(Mode::Serve);
-        for definition in DEFINITIONS {
+        for definition in definitions() {
             let mut settings = fresh.clone();
             if definition.default.contains(' ') || ["none", "any"].contains(&definition.default) {
                 continue;

@@ -340,7 +340,7 @@ impl Loader {
     fn environment(&mut self, environment: &[(String, String)], directory: &Path) {
         for (key, value) in environment.iter().filter(|(key, _)| key.starts_with("NTIER_")) {
             let place = Place::Environment(key.clone());
-            match super::DEFINITIONS.iter().find(|definition| definition.environment() == *key) {
+            match super::definitions().find(|definition| definition.environment() == *key) {
                 Some(definition) => self.set(definition.name, value, place, directory),
                 None => self.faults.push(Fault::warning(place, "there is no such setting")),
             }

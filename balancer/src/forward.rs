@@ -1,0 +1,289 @@
+//! A request's way through: look at it, choose a backend, ask it, perhaps ask another, pass the answer on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::access::Line;
+use crate::answer::Refusal;
+use crate::decode::Head;
+use crate::exchange::{Exchange, Failure};
+use crate::head::{self, Via};
+use crate::link::Link;
+use crate::observe::Observation;
+use crate::outbound::{Account, Download, Outbound, Ticket};
+use crate::plan::{Ask, Plan, Seat, Tried};
+use crate::repeat::{is_read, is_repeatable};
+use crate::tunnel;
+use crate::upload::{Bounds, Upload};
+use crate::worker::Worker;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Front {
+    /// Its address, as text.
+    pub peer: String,
+    pub is_trusted: bool,
+    pub is_tls: bool,
+}
+
+/// Answers a request.
+pub async fn forward(worker: &Arc<Worker>, front: &Front, mut request: Request<Incoming>) -> Response<Outbound> {
+    let begun = Instant::now();
+    worker.deposit();
+    let plan = worker.plan();
+    let id = request_id();
+    let has_upgrade = request.headers().contains_key(header::UPGRADE);
+    let upgrade = has_upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let upgrade = upgrade.filter(|_| head::wants_websocket(&parts));
+    let account = Account::new(worker, begun, || line(&parts, front, &id));
+    if let Err(fault) = head::check(&parts) {
+        return refuse(worker, account, Refusal::Malformed(fault));
+    }
+    let settings = &plan.settings;
+    let bounds = Bounds {
+        kept: if settings.retries.most > 0 { settings.retries.body_bytes } else { 0 },
+        most: settings.body_bytes,
+        rate: settings.body_rate,
+        pause: settings.times.body_pause,
+    };
+    let upload = Upload::new(body, parts.headers.contains_key(header::EXPECT), bounds);
+    if upload.is_too_large() {
+        return refuse(worker, account, Refusal::BodyTooLarge);
+    }
+    let visit = Visit { worker, plan: &plan, front, parts: &parts, id: &id, is_websocket: upgrade.is_some() };
+    visit.answer(upload, account, upgrade).await
+}
+
+/// A name for a request, by which logs of several machines find each other.
+fn request_id() -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let number = fastrand::u128(..).to_be_bytes();
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+fn line(parts: &Parts, front: &Front, id: &[u8]) -> Line {
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let theirs = || text("x-request-id").filter(|_| front.is_trusted);
+    Line {
+        at: SystemTime::now(),
+        id: theirs().unwrap_or_else(|| String::from_utf8_lossy(id).into_owned()),
+        client: front.peer.clone(),
+        method: parts.method.clone(),
+        host: parts.uri.authority().map(|authority| authority.as_str().to_owned()).or_else(|| text("host")),
+        path: parts.uri.path().to_owned(),
+        version: parts.version,
+        status: 0,
+        code: None,
+        backend: None,
+        attempts: 0,
+        sent: 0,
+        received: 0,
+        first_byte: Duration::ZERO,
+        took: Duration::ZERO,
+        whole: false,
+    }
+}
+
+/// The balancer answers itself.
+fn refuse(worker: &Worker, mut account: Account, refusal: Refusal) -> Response<Outbound> {
+    let response = refusal.response();
+    worker.counts.own[usize::from(response.status().as_u16() / 100).min(5)].add(1);
+    account.answered(response.status(), Some(refusal.code()));
+    account.sent(response.body().len());
+    account.end(true);
+    response.map(Outbound::whole)
+}
+
+/// A request that is being answered.
+struct Visit<'a> {
+    worker: &'a Arc<Worker>,
+    plan: &'a Arc<Plan>,
+    front: &'a Front,
+    parts: &'a Parts,
+    id: &'a [u8; 32],
+    is_websocket: bool,
+}
+
+/// What was tried so far.
+#[derive(Default)]
+struct Course {
+    tried: Tried,
+    attempts: u32,
+    /// Attempts that the budget has paid for.
+    retries: u32,
+    /// The same backend is asked once more, on a connection of its own.
+    same: Option<usize>,
+}
+
+/// What came of one attempt.
+struct Attempt {
+    exchange: Exchange,
+    head: Head,
+    ticket: Ticket,
+}
+
+impl Visit<'_> {
+    async fn answer(&self, mut upload: Upload, mut account: Account, upgrade: Option<OnUpgrade>) -> Response<Outbound> {
+        let key = self.plan.key(self.parts, &self.front.peer);
+        let turn = usize::try_from(self.worker.counts.requests.get()).unwrap_or_default();
+        let mut course = Course::default();
+        let mut last = Refusal::NoBackend;
+        loop {
+            let ask = Ask { key, tried: &course.tried, turn, now: Instant::now() };
+            let Some(at) = course.same.take().or_else(|| self.plan.choose(&ask)) else { break };
+            let seat = &self.plan.seats[at];
+            account.asks(&seat.backend.name);
+            upload.rewind();
+            let failure = match self.attempt(seat, &mut upload, course.attempts > 0).await {
+                Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => continue,
+                Ok(answered) => return self.pass_on(answered, upload, account, upgrade),
+                Err(failure) => failure,
+            };
+            last = Refusal::of(&failure);
+            if !self.goes_again(&failure, at, &upload, &mut course) {
+                break;
+            }
+        }
+        drop(upload);
+        refuse(self.worker, account, last)
+    }
+
+    /// Whether somebody else is asked, as this backend refuses: nothing was done, and another may do it.
+    fn asks_elsewhere(&self, answered: &Attempt, at: usize, upload: &Upload, course: &mut Course) -> bool {
+        let is_refusal = matches!(answered.head.status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE);
+        let retries = self.plan.settings.retries.most;
+        if !is_refusal || !is_read(&self.parts.method) || !upload.is_whole() || course.retries >= retries {
+            return false;
+        }
+        course.tried.add(at);
+        let another = Ask { key: None, tried: &course.tried, turn: 0, now: Instant::now() };
+        if self.plan.choose(&another).is_none() || !self.worker.withdraw(another.now) {
+            return false;
+        }
+        self.worker.failed(self.plan, &self.plan.seats[at], answered.head.status.as_str(), another.now);
+        course.attempts += 1;
+        course.retries += 1;
+        true
+    }
+
+    /// What a failed attempt changes, and whether there is another.
+    fn goes_again(&self, failure: &Failure, at: usize, upload: &Upload, course: &mut Course) -> bool {
+        course.attempts += 1;
+        let is_repeatable = || is_repeatable(&self.parts.method, self.parts.uri.path(), &self.parts.headers);
+        let may_repeat = match failure {
+            // The client's fault is nobody else's.
+            Failure::Client(_) => return false,
+            Failure::Connect(_) => true,
+            Failure::Unanswered { .. } => is_repeatable(),
+            Failure::Broken(_) | Failure::Malformed(_) | Failure::Late => false,
+        } && upload.is_whole();
+        // A connection that was closed while it was idle says nothing about its backend.
+        let was_idle = matches!(failure, Failure::Unanswered { was_reused: true, .. });
+        if was_idle && may_repeat {
+            course.same = Some(at);
+            return true;
+        }
+        course.tried.add(at);
+        let (seat, now) = (&self.plan.seats[at], Instant::now());
+        let again = may_repeat && course.retries < self.plan.settings.retries.most && self.worker.withdraw(now);
+        course.retries += 1;
+        let cause = failure.to_string();
+        self.worker.observe.tell(&Observation::Failed { backend: &seat.backend.name, cause: &cause, again });
+        self.worker.lane(&seat.backend).figures.failures.add(1);
+        if !was_idle {
+            self.worker.failed(self.plan, seat, &cause, now);
+        }
+        again
+    }
+
+    async fn attempt(&self, seat: &Seat, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
+        let begun = Instant::now();
+        let lane = self.worker.lane(&seat.backend);
+        let times = &self.plan.settings.times;
+        let ticket = Ticket::new(&seat.backend);
+        let rested = if is_fresh { None } else { lane.take(begun, times.kept) };
+        let mut link = match rested {
+            Some(link) => link,
+            None => self.connect(seat).await?,
+        };
+        let via = Via {
+            peer: &self.front.peer,
+            is_trusted: self.front.is_trusted,
+            is_tls: self.front.is_tls,
+            id: std::str::from_utf8(self.id).unwrap_or_default(),
+        };
+        head::write(&mut link.write, self.parts, upload.framing, &via, self.is_websocket);
+        let mut exchange = Exchange::new(link);
+        let head = exchange.answer(upload, &self.parts.method, times).await?;
+        let now = Instant::now();
+        seat.backend.took(now.saturating_duration_since(begun), now);
+        Ok(Attempt { exchange, head, ticket })
+    }
+
+    async fn connect(&self, seat: &Seat) -> Result<Box<Link>, Failure> {
+        let figures = &self.worker.lane(&seat.backend).figures;
+        match Link::open(seat.backend.address, self.plan.settings.times.connect).await {
+            Ok(link) => {
+                figures.connections.add(1);
+                Ok(link)
+            }
+            Err(cause) => {
+                figures.refused.add(1);
+                Err(Failure::Connect(cause))
+            }
+        }
+    }
+
+    fn pass_on(
+        &self,
+        answered: Attempt,
+        upload: Upload,
+        mut account: Account,
+        upgrade: Option<OnUpgrade>,
+    ) -> Response<Outbound> {
+        let Attempt { exchange, head, ticket } = answered;
+        let status = head.status;
+        let backend = ticket.backend();
+        match status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                if let Some(seat) = self.plan.seats.iter().find(|seat| Arc::ptr_eq(&seat.backend, backend)) {
+                    self.worker.failed(self.plan, seat, status.as_str(), Instant::now());
+                }
+            }
+            _ => backend.did_well(),
+        }
+        let figures = &self.worker.lane(backend).figures;
+        figures.answers[usize::from(status.as_u16() / 100).min(5)].add(1);
+        figures.times.add(account.answered(status, None));
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return match (upgrade, &head.upgrade) {
+                (Some(upgrade), Some(protocol)) if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
+                    tunnel::open(self.worker, self.plan, exchange, head, ticket, account, upgrade)
+                }
+                // Nobody asked for it.
+                _ => refuse(self.worker, account, Refusal::BadAnswer),
+            };
+        }
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = head.headers;
+        if let Ok(id) = HeaderValue::from_bytes(self.id)
+            && !self.front.is_trusted
+        {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        let download = Download::new(self.worker, self.plan, exchange, upload, head.body, head.keeps, ticket, account);
+        response.map(|()| Outbound::stream(download))
+    }
+}

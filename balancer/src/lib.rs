@@ -1,0 +1,39 @@
+//! Who stands in front: takes requests of many clients and passes each on to one of several backends that is up.
+//!
+//! A request's way is [`forward`]: look, choose, ask, perhaps ask another, pass on. Decisions are pure functions (`choose`, `eject`,
+//! `budget`, `repeat`, `health::Standing`); what is spoken is in `head`, `decode` and `exchange`. What is absent: users, keys and rows,
+//! which are the nodes', and any database: backends that register themselves come through a channel.
+
+mod access;
+mod admin;
+mod answer;
+mod backend;
+mod budget;
+mod choose;
+mod clock;
+mod decode;
+mod eject;
+mod ewma;
+mod exchange;
+mod figures;
+mod forward;
+mod head;
+mod health;
+mod link;
+mod listen;
+mod members;
+mod observe;
+mod outbound;
+mod plan;
+mod preface;
+mod repeat;
+mod running;
+pub mod settings;
+mod tunnel;
+mod upload;
+mod worker;
+
+pub use observe::Observe;
+pub use plan::Member;
+pub use running::{Error, Running, start};
+pub use settings::Settings;

@@ -1,0 +1,124 @@
+//! The first bytes of a connection, which say what is spoken on it: HTTP/2 begins with words of its own (RFC 9113, 3.4).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client speaks.
+pub enum Spoken<S> {
+    Http1(Prefaced<S>),
+    Http2(Prefaced<S>),
+    /// It left without a word.
+    Nothing,
+}
+
+/// Reads as much as it takes to know.
+pub async fn hear<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Spoken<S>> {
+    let mut ahead = BytesMut::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut ahead).await? == 0 {
+            return Ok(Spoken::Nothing);
+        }
+        let common = ahead.len().min(HTTP2.len());
+        if ahead[..common] != HTTP2[..common] {
+            return Ok(Spoken::Http1(Prefaced { ahead, stream }));
+        }
+        if common == HTTP2.len() {
+            return Ok(Spoken::Http2(Prefaced { ahead, stream }));
+        }
+    }
+}
+
+/// A stream of which something was read already.
+#[derive(Debug)]
+pub struct Prefaced<S> {
+    ahead: BytesMut,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefaced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefaced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn the_first_bytes_say_what_is_spoken_however_they_come() {
+        for (text, expected) in [
+            (&b"GET / HTTP/1.1\r\n"[..], "1"),
+            (b"PRI", "nothing"),
+            (b"PROPFIND /x HTTP/1.1\r\n", "1"),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore", "2"),
+            (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "1"),
+            (b"", "nothing"),
+        ] {
+            let (mut client, server) = tokio::io::duplex(3);
+            let writing = async {
+                client.write_all(text).await.unwrap();
+                drop(client);
+            };
+            let hearing = async {
+                let (what, mut stream) = match hear(server).await.unwrap() {
+                    Spoken::Http1(stream) => ("1", stream),
+                    Spoken::Http2(stream) => ("2", stream),
+                    Spoken::Nothing => return ("nothing", Vec::new()),
+                };
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).await.unwrap();
+                (what, all)
+            };
+            let ((), (what, all)) = tokio::join!(writing, hearing);
+            assert_eq!(what, expected, "{text:?}");
+            assert!(what == "nothing" || all == text);
+        }
+    }
+}

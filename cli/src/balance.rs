@@ -1,0 +1,165 @@
+//! `ntier balance`: a balancer in this process, until somebody ends it; `ntier balance status` asks one how it does.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use ntier::balance::{self, Place, Running};
+use ntier::settings::Mode;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::arguments;
+use crate::end::End;
+use crate::failure::Failure;
+use crate::table;
+
+/// How long a balancer may take to say how it does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
+    if let Some(("status", flags)) = flags.subcommand() {
+        return status(flags);
+    }
+    let loaded = arguments::settings(flags, Mode::Serve)?;
+    let service = balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults))?;
+    if service.backends.is_empty() {
+        return Err(Failure::new("no nodes are named: --balance-backends 10.0.0.1:54321,10.0.0.2:54321"));
+    }
+    let mut end = End::new()?;
+    let (_registrar, registered) = watch::channel(Vec::new());
+    let mut running = balance::start(service, registered).await?;
+    println!("ntier balance serves http://{}", running.address);
+    println!("for operators {} (ntier balance status)", running.admin);
+    let failed = tokio::select! {
+        () = end.asked() => None,
+        failed = serve(&mut running, flags) => Some(failed?),
+    };
+    if failed.is_none() {
+        eprintln!("stopping: requests under way are answered first; once more ends at once");
+    }
+    tokio::select! {
+        stopped = running.stop() => stopped?,
+        () = end.asked() => return Err(Failure::new("ended before all requests were answered")),
+    }
+    Ok(())
+}
+
+/// Serves, and reads the settings again on SIGHUP; comes back only when serving ends.
+async fn serve(running: &mut Running, flags: &ArgMatches) -> Result<(), Failure> {
+    let mut reload = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            ended = running.failed() => return ended.map_err(|cause| Failure::new(format!("the balancer ended: {cause}"))),
+            _ = reload.recv() => {
+                running.reopen_log();
+                read_again(running, flags).await;
+            }
+        }
+    }
+}
+
+/// What cannot be used leaves everything as it was.
+async fn read_again(running: &Running, flags: &ArgMatches) {
+    let service = arguments::settings(flags, Mode::Serve)
+        .and_then(|loaded| balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults)));
+    match service {
+        Ok(service) => running.reload(service).await,
+        Err(failure) => {
+            failure.tell();
+            eprintln!("the settings stay as they were");
+        }
+    }
+}
+
+fn status(flags: &ArgMatches) -> Result<(), Failure> {
+    let loaded = arguments::settings(flags, Mode::Serve)?;
+    let place = balance::admin(&loaded.settings);
+    let text = ask(&place).map_err(|cause| Failure::new(format!("no balancer answers at {place}: {cause}")))?;
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    let status: Value = serde_json::from_str(body)?;
+    if flags.get_flag("json") {
+        println!("{status:#}");
+    } else {
+        print!("{}", shown(&status));
+    }
+    Ok(())
+}
+
+/// HTTP/1.0 needs no more than a line there, and the answer ends with the connection.
+fn ask(place: &Place) -> std::io::Result<String> {
+    let question = b"GET /status HTTP/1.0\r\nhost: localhost\r\n\r\n";
+    let mut text = String::new();
+    match place {
+        Place::Tcp(address) => {
+            let mut stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(question)?;
+            stream.read_to_string(&mut text)?;
+        }
+        Place::Unix(path) => {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(question)?;
+            stream.read_to_string(&mut text)?;
+        }
+    }
+    Ok(text)
+}
+
+fn shown(status: &Value) -> String {
+    let backends = status["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let columns = ["address", "state", "weight", "pending", "answers", "server_errors", "failures", "recent_ms"];
+    let cell = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    let rows: Vec<Vec<Option<String>>> =
+        backends.iter().map(|one| columns.iter().map(|name| cell(&one[name])).collect()).collect();
+    let head = format!(
+        "process {}, up {} s{}, {} workers, choice {}\n{} requests, {} went again, {} answered here\n\
+         {} connections open, {} websockets\n\n",
+        status["process"],
+        status["uptime_s"],
+        if status["stopping"] == true { " and stopping" } else { "" },
+        status["workers"],
+        status["choice"].as_str().unwrap_or_default(),
+        status["requests"],
+        status["retries"],
+        status["answered_itself"],
+        status["connections"]["open"],
+        status["tunnels"]["open"],
+    );
+    head + &table::render(&columns.map(|name| name.trim_end_matches("_ms")), &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn how_it_does_is_a_table() {
+        let status = json!({
+            "process": 7, "uptime_s": 60, "stopping": false, "workers": 2, "choice": "ewma", "requests": 10, "retries": 1,
+            "answered_itself": 0, "connections": { "open": 3 }, "tunnels": { "open": 0 },
+            "backends": [
+                { "address": "10.0.0.1:54321", "state": "up", "weight": 1, "pending": 0, "answers": 9, "server_errors": 0,
+                  "failures": 0, "recent_ms": 1.25 },
+                { "address": "10.0.0.2:54321", "state": "down", "weight": 1, "pending": 0, "answers": 1, "server_errors": 1,
+                  "failures": 2, "recent_ms": null },
+            ],
+        });
+        let expected = "process 7, up 60 s, 2 workers, choice ewma\n10 requests, 1 went again, 0 answered here\n\
+            3 connections open, 0 websockets\n\n \
+            address        | state | weight | pending | answers | server_errors | failures | recent\n\
+            ----------------+-------+--------+---------+---------+---------------+----------+--------\n \
+            10.0.0.1:54321 | up    |      1 |       0 |       9 |             0 |        0 |   1.25\n \
+            10.0.0.2:54321 | down  |      1 |       0 |       1 |             1 |        2 |\n";
+        assert_eq!(shown(&status), expected);
+    }
+}

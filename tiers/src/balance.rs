@@ -1,0 +1,68 @@
+//! The balancer of a project: its settings made whole.
+
+use ntier_balancer::{Member, Observe, settings};
+use tokio::sync::watch;
+
+pub use ntier_balancer::settings::Place;
+pub use ntier_balancer::{Error, Running};
+
+use crate::fault::{Fault, Place as Where};
+use crate::settings::Settings;
+
+/// Where operators ask.
+pub fn admin(settings: &Settings) -> Place {
+    settings.balance.admin.clone().unwrap_or_else(|| Place::Unix(settings.data.join("balance.sock")))
+}
+
+/// The balancer's own settings, or what is wrong with them (checklist S3, H11).
+pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
+    let service = settings::Settings { admin: admin(settings), ..settings.balance.service.clone() };
+    let mut faults = Vec::new();
+    let mut refuse = |message: String| faults.push(Fault::error(Where::Together, message));
+    if !service.listen.ip().is_loopback() && service.trusted_proxy.is_empty() {
+        refuse(format!(
+            "listening on {} would answer the network without TLS; listen on 127.0.0.1, or put a proxy that ends TLS in \
+             front and name its address in balance.trusted_proxy",
+            service.listen
+        ));
+    }
+    if let Place::Tcp(address) = &service.admin
+        && !address.ip().is_loopback()
+    {
+        refuse(format!("balance.admin is for operators: {address} would show it to the network"));
+    }
+    if faults.is_empty() { Ok(service) } else { Err(faults) }
+}
+
+/// Starts it, with those backends too that come and go by themselves.
+pub async fn start(service: settings::Settings, registered: watch::Receiver<Vec<Member>>) -> Result<Running, Error> {
+    if let Place::Unix(path) = &service.admin
+        && let Some(folder) = path.parent()
+    {
+        crate::directories::create_private(folder).map_err(|error| error.cause)?;
+    }
+    ntier_balancer::start(service, registered, Observe::Changes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Mode;
+
+    #[test]
+    fn security_s3_h11_the_network_is_answered_by_tls_only_and_operators_never() {
+        for (listen, proxy, admin, expected) in [
+            ("127.0.0.1:8000", None, None, 0),
+            ("0.0.0.0:8000", None, None, 1),
+            ("0.0.0.0:8000", Some("10.0.0.0/8"), None, 0),
+            ("127.0.0.1:8000", None, Some("127.0.0.1:9901"), 0),
+            ("0.0.0.0:8000", None, Some("0.0.0.0:9901"), 2),
+        ] {
+            let mut settings = Settings::new(Mode::Serve);
+            settings.balance.service.listen = listen.parse().unwrap();
+            settings.balance.service.trusted_proxy = proxy.iter().map(|proxy| proxy.parse().unwrap()).collect();
+            settings.balance.admin = admin.map(|admin| Place::Tcp(admin.parse().unwrap()));
+            assert_eq!(assemble(&settings).err().map_or(0, |faults| faults.len()), expected, "{listen} {admin:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Settings of the balancer: a part of the table, for it is long.
+
+use std::net::SocketAddr;
+
+use ntier_balancer::settings::{AccessLog, Choice, HashBy, Place};
+
+use super::Settings;
+use super::definitions::Definition;
+use super::definitions::Kind::Value;
+use super::value::{self, Read, expected};
+
+/// The balancer's part.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Balance {
+    /// Without the place for operators, which may depend on the data directory.
+    pub service: ntier_balancer::Settings,
+    /// `None` for a socket in the data directory.
+    pub admin: Option<Place>,
+}
+
+macro_rules! duration {
+    ($name:literal, $default:literal, $doc:literal, $($field:ident).+) => {
+        Definition {
+            name: $name,
+            kind: Value("TIME"),
+            default: $default,
+            doc: $doc,
+            set: |settings, text| {
+                let _: () = settings.balance.service.$($field).+ = value::duration(text)?;
+                Ok(())
+            },
+        }
+    };
+}
+
+macro_rules! count {
+    ($name:literal, $default:literal, $least:literal, $doc:literal, $($field:ident).+) => {
+        Definition {
+            name: $name,
+            kind: Value("COUNT"),
+            default: $default,
+            doc: $doc,
+            set: |settings, text| {
+                let _: () = settings.balance.service.$($field).+ = value::count(text, $least)?;
+                Ok(())
+            },
+        }
+    };
+}
+
+/// In the order of the reference.
+pub(super) const DEFINITIONS: &[Definition] = &[
+    Definition {
+        name: "balance.listen",
+        kind: Value("ADDR:PORT"),
+        default: "127.0.0.1:8000",
+        doc: "Where `ntier balance` answers HTTP/1.1 and HTTP/2; port 0 picks a free one",
+        set: |settings, text| {
+            let _: () = settings.balance.service.listen = address(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.admin",
+        kind: Value("PLACE"),
+        default: "balance.sock in the data directory",
+        doc: "Where operators ask it for /status, /metrics, /live and /ready: an address and a port, or unix:PATH; never for the network",
+        set: |settings, text| {
+            let _: () = settings.balance.admin = Some(place(text)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.backends",
+        kind: Value("ADDR:PORT,…"),
+        default: "none",
+        doc: "Nodes it asks: addresses, or names, of which each address is a node; 10.0.0.1:54321;weight=2 gets twice as much",
+        set: |settings, text| {
+            let backends: Result<Vec<_>, String> = value::names(text)?.iter().map(|name| name.parse()).collect();
+            let _: () = settings.balance.service.backends = backends?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.choice",
+        kind: Value("WAY"),
+        default: "ewma",
+        doc: "Which node is asked: ewma (of two at random the one that answers sooner), least-pending, round-robin, hash (the same for the same key)",
+        set: |settings, text| {
+            let choice = Choice::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+            let choice = choice.ok_or_else(|| expected("ewma, least-pending, round-robin or hash", text))?;
+            let _: () = settings.balance.service.choice = choice;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.hash_by",
+        kind: Value("KEY"),
+        default: "address",
+        doc: "The key of hash: address (the client's), path, or header:NAME",
+        set: |settings, text| {
+            let _: () = settings.balance.service.hash_by = hash_by(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.trusted_proxy",
+        kind: Value("ADDR,…"),
+        default: "none",
+        doc: "Proxies in front of the balancer, whose word about the client is believed",
+        set: |settings, text| {
+            let _: () = settings.balance.service.trusted_proxy = value::networks(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.workers",
+        kind: Value("COUNT"),
+        default: "one for each processor",
+        doc: "Threads, each with connections of its own",
+        set: |settings, text| {
+            let _: () = settings.balance.service.workers = Some(value::count(text, 1)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.health_path",
+        kind: Value("PATH"),
+        default: "/ready",
+        doc: "What each node is asked to know whether it is up; none asks nothing",
+        set: |settings, text| {
+            let path = Some(text.to_owned()).filter(|path| path != "none");
+            if path.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains(|c: char| c <= ' ')) {
+                return Err(expected("a path such as /ready, or none", text));
+            }
+            settings.balance.service.health.path = path;
+            Ok(())
+        },
+    },
+    duration!("balance.health_interval", "2s", "Between two such questions", health.interval),
+    duration!("balance.health_timeout", "2s", "How long a node may take to answer one", health.timeout),
+    count!(
+        "balance.health_rise",
+        "2",
+        1,
+        "Good answers in a row until a node that was down is asked again",
+        health.rise
+    ),
+    count!("balance.health_fall", "2", 1, "Bad ones in a row until a node is not asked any more", health.fall),
+    count!(
+        "balance.eject_after",
+        "5",
+        0,
+        "Requests in a row that a node fails until it is left alone for a while; 0 for never",
+        ejection.failures
+    ),
+    duration!("balance.eject_time", "5s", "How long at first; twice as long each further time", ejection.first),
+    duration!("balance.eject_longest", "5min", "How long at most", ejection.longest),
+    count!("balance.eject_share", "50", 0, "Of all nodes, in percent: no more are left alone at once", ejection.share),
+    duration!("balance.slow_start", "10s", "For so long a node that has come gets less than its share", slow_start),
+    duration!("balance.resolve_interval", "10s", "How often names of nodes are looked up again", resolve),
+    count!(
+        "balance.retries",
+        "2",
+        0,
+        "How often a request may go to another node: one that is safe to repeat, and not answered yet",
+        retries.most
+    ),
+    count!("balance.retry_budget", "20", 0, "Of all requests, in percent: no more go again", retries.budget),
+    Definition {
+        name: "balance.retry_body",
+        kind: Value("SIZE"),
+        default: "64kB",
+        doc: "A larger body is not sent again",
+        set: |settings, text| {
+            let size = usize::try_from(value::bytes(text)?).map_err(|_| expected("a smaller size", text))?;
+            let _: () = settings.balance.service.retries.body_bytes = size;
+            Ok(())
+        },
+    },
+    duration!("balance.connect_timeout", "2s", "How long a node may take to take a connection", times.connect),
+    duration!("balance.timeout", "65s", "How long a node may take to begin its answer", times.answer),
+    duration!("balance.pause", "1min", "Between two pieces of an answer", times.pause),
+    duration!(
+        "balance.keep",
+        "5s",
+        "How long a connection to a node is kept for the next request; shorter than the node keeps it (10s)",
+        times.kept
+    ),
+    duration!("balance.header_timeout", "10s", "How long a client may take for the head of a request", times.header),
+    duration!("balance.body_pause", "30s", "Between two pieces of a client's body", times.body_pause),
+    Definition {
+        name: "balance.body_rate",
+        kind: Value("SIZE"),
+        default: "1000",
+        doc: "What a client has to send of a body in a second, once it was waited for",
+        set: |settings, text| {
+            let _: () = settings.balance.service.body_rate = value::bytes(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.max_body",
+        kind: Value("SIZE"),
+        default: "as the nodes say",
+        doc: "A larger body is refused at once",
+        set: |settings, text| {
+            let _: () = settings.balance.service.body_bytes = Some(value::bytes(text)?);
+            Ok(())
+        },
+    },
+    duration!("balance.tunnel", "1h", "How long a websocket may be silent", times.tunnel),
+    duration!(
+        "balance.drain",
+        "30s",
+        "How long requests under way may take once the balancer is asked to end",
+        times.drain
+    ),
+    Definition {
+        name: "balance.access_log",
+        kind: Value("WHERE"),
+        default: "off",
+        doc: "One line of JSON for each request: off, stderr, or a file, which SIGHUP opens again",
+        set: |settings, text| {
+            let log = match text {
+                "off" => AccessLog::Off,
+                "stderr" => AccessLog::StandardError,
+                path => AccessLog::File(path.into()),
+            };
+            let _: () = settings.balance.service.access_log = log;
+            Ok(())
+        },
+    },
+];
+
+fn address(text: &str) -> Read<SocketAddr> {
+    text.parse().map_err(|_| expected("an address and a port such as 127.0.0.1:8000", text))
+}
+
+fn place(text: &str) -> Read<Place> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err(expected("a path after unix:", text)),
+        Some(path) => Ok(Place::Unix(path.into())),
+        None => Ok(Place::Tcp(address(text)?)),
+    }
+}
+
+fn hash_by(text: &str) -> Read<HashBy> {
+    let wrong = || expected("address, path or header:NAME", text);
+    match text {
+        "address" => Ok(HashBy::Address),
+        "path" => Ok(HashBy::Path),
+        _ => {
+            let name = text.strip_prefix("header:").ok_or_else(wrong)?;
+            Ok(HashBy::Header(name.parse().map_err(|_| wrong())?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Mode;
+
+    #[test]
+    fn what_is_said_of_the_balancer_is_read_or_refused() {
+        for (name, text, is_good) in [
+            ("balance.backends", "10.0.0.1:80;weight=2, node:80", true),
+            ("balance.backends", "https://10.0.0.1", false),
+            ("balance.choice", "hash", true),
+            ("balance.choice", "random", false),
+            ("balance.hash_by", "header:apikey", true),
+            ("balance.hash_by", "header:", false),
+            ("balance.hash_by", "cookie", false),
+            ("balance.admin", "unix:/run/ntier/balance.sock", true),
+            ("balance.admin", "unix:", false),
+            ("balance.admin", "9901", false),
+            ("balance.health_path", "none", true),
+            ("balance.health_path", "/a b", false),
+            ("balance.health_path", "ready", false),
+            ("balance.health_rise", "0", false),
+        ] {
+            let definition = Definition::find(name).unwrap();
+            let mut settings = Settings::new(Mode::Serve);
+            assert_eq!((definition.set)(&mut settings, text).is_ok(), is_good, "{name} = {text}");
+        }
+    }
+}
