@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::backend::Health;
 use crate::figures::{self, BOUNDS_US, Count};
+use crate::listen;
 use crate::outbound::Outbound;
 use crate::plan::{Plan, Seat};
 use crate::settings::Place;
@@ -43,8 +44,8 @@ enum Listener {
 pub fn bind(place: &Place) -> io::Result<Door> {
     match place {
         Place::Tcp(address) => {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
+            // Whoever takes this balancer's place listens beside it for a while.
+            let listener = listen::listener(*address)?;
             let place = Place::Tcp(listener.local_addr()?);
             Ok(Door { place, listener: Listener::Tcp(TcpListener::from_std(listener)?) })
         }
@@ -63,6 +64,14 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&beside, path)?;
     Ok(listener)
+}
+
+/// Which socket is there: another balancer may have put its own in the place.
+pub fn identity(place: &Place) -> Option<u64> {
+    match place {
+        Place::Tcp(_) => None,
+        Place::Unix(path) => std::fs::metadata(path).ok().map(|metadata| metadata.ino()),
+    }
 }
 
 /// Answers until it is aborted.
@@ -144,6 +153,8 @@ impl Operators {
             "workers": self.workers.len(),
             "choice": plan.settings.choice.name(),
             "connections": { "open": self.total(|counts| &counts.open), "total": self.total(|counts| &counts.connections) },
+            "turned_away": self.total(|counts| &counts.turned_away),
+            "waiting": self.total(|counts| &counts.waiting),
             "tunnels": { "open": self.total(|counts| &counts.open_tunnels), "total": self.total(|counts| &counts.tunnels) },
             "requests": self.total(|counts| &counts.requests),
             "retries": self.total(|counts| &counts.retries),
@@ -163,6 +174,11 @@ impl Operators {
                 "retries_over_budget_total",
                 "Requests that did not, as too many had",
                 self.total(|counts| &counts.unfunded),
+            ),
+            (
+                "turned_away_total",
+                "Connections that were refused, as there were too many",
+                self.total(|counts| &counts.turned_away),
             ),
             ("tunnels_total", "Websockets", self.total(|counts| &counts.tunnels)),
         ];
@@ -262,6 +278,7 @@ fn backend_status(seat: &Seat, now: Instant) -> Value {
         "address": backend.name,
         "state": state,
         "weight": seat.weight,
+        "tunnels": backend.tunnels.load(Relaxed),
         "pending": backend.pending.load(Relaxed),
         "idle_connections": backend.lanes.iter().map(crate::backend::Lane::idle).sum::<usize>(),
         "answers": sum.answers.iter().sum::<u64>(),

@@ -13,6 +13,8 @@ use crate::upload::ClientFault;
 pub enum Refusal {
     /// No backend is up.
     NoBackend,
+    /// As many requests are under way as may be.
+    Busy,
     /// Its backend could not be reached.
     Unreachable,
     /// Its backend has not said what became of it.
@@ -56,6 +58,9 @@ impl Refusal {
         let refused = |status, code, message| Wire { status, code, message, retry_after: None, keeps: false };
         match self {
             Self::NoBackend => again(StatusCode::SERVICE_UNAVAILABLE, "NTIER201", "No server can answer at the moment"),
+            Self::Busy => {
+                again(StatusCode::SERVICE_UNAVAILABLE, "NTIER202", "Too many requests are under way at the moment")
+            }
             Self::Unreachable => again(StatusCode::SERVICE_UNAVAILABLE, "NTIER203", "The server could not be reached"),
             Self::FateUnknown => Wire {
                 retry_after: None,

@@ -30,6 +30,8 @@ pub struct Backend {
     pub ejected_until: AtomicU64,
     pub ejections: AtomicU32,
     pub pending: AtomicU32,
+    /// Websockets that are open.
+    pub tunnels: AtomicU32,
     ewma: AtomicU64,
     pub lanes: Box<[Lane]>,
 }
@@ -77,6 +79,7 @@ impl Backend {
             ejected_until: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
             ewma: AtomicU64::new(Ewma::NONE.to_word()),
             lanes: (0..workers).map(|_| Lane::default()).collect(),
         }

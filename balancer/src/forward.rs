@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::access::Line;
 use crate::answer::Refusal;
@@ -18,6 +19,7 @@ use crate::observe::Observation;
 use crate::outbound::{Account, Download, Outbound, Ticket};
 use crate::plan::{Ask, Plan, Seat, Tried};
 use crate::repeat::{is_read, is_repeatable};
+use crate::room;
 use crate::tunnel;
 use crate::upload::{Bounds, Upload};
 use crate::worker::Worker;
@@ -29,18 +31,36 @@ pub struct Front {
     pub peer: String,
     pub is_trusted: bool,
     pub is_tls: bool,
+    /// True once the balancer is asked to end.
+    pub stop: watch::Receiver<bool>,
+    /// Its place among all connections; a websocket keeps it.
+    #[expect(dead_code, reason = "it is held")]
+    pub place: Seated,
+}
+
+/// Places that are taken as long as the connection is there.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they are held")]
+pub struct Seated {
+    /// Among those of the worker, which waits for all of them at the end.
+    pub worker: OwnedSemaphorePermit,
+    pub room: room::Place,
 }
 
 /// Answers a request.
-pub async fn forward(worker: &Arc<Worker>, front: &Front, mut request: Request<Incoming>) -> Response<Outbound> {
+pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Request<Incoming>) -> Response<Outbound> {
     let begun = Instant::now();
     worker.deposit();
     let plan = worker.plan();
     let id = request_id();
     let has_upgrade = request.headers().contains_key(header::UPGRADE);
-    let upgrade = has_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let upgrade = upgrade.filter(|_| head::wants_websocket(&parts));
+    let is_extended = head::is_extended_connect(&request);
+    let upgrade = (has_upgrade || is_extended).then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    if is_extended {
+        head::websocket_of_http2(&mut parts);
+    }
+    let upgrade = upgrade.filter(|_| is_extended || head::wants_websocket(&parts));
     let account = Account::new(worker, begun, || line(&parts, front, &id));
     if let Err(fault) = head::check(&parts) {
         return refuse(worker, account, Refusal::Malformed(fault));
@@ -109,10 +129,29 @@ fn refuse(worker: &Worker, mut account: Account, refusal: Refusal) -> Response<O
 struct Visit<'a> {
     worker: &'a Arc<Worker>,
     plan: &'a Arc<Plan>,
-    front: &'a Front,
+    front: &'a Arc<Front>,
     parts: &'a Parts,
     id: &'a [u8; 32],
     is_websocket: bool,
+}
+
+/// How long one may wait without looking.
+const WAIT: Duration = Duration::from_millis(10);
+
+/// A place among those that wait.
+struct Waiting<'a>(&'a Worker);
+
+impl<'a> Waiting<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.counts.waiting.add(1);
+        Self(worker)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.counts.waiting.take(1);
+    }
 }
 
 /// What was tried so far.
@@ -141,7 +180,14 @@ impl Visit<'_> {
         let mut last = Refusal::NoBackend;
         loop {
             let ask = Ask { key, tried: &course.tried, turn, now: Instant::now() };
-            let Some(at) = course.same.take().or_else(|| self.plan.choose(&ask)) else { break };
+            let chosen = course.same.take().or_else(|| self.plan.choose(&ask));
+            let chosen = if chosen.is_none() && course.attempts == 0 && self.plan.usable(ask.now) > 0 {
+                last = Refusal::Busy;
+                self.wait(&ask).await
+            } else {
+                chosen
+            };
+            let Some(at) = chosen else { break };
             let seat = &self.plan.seats[at];
             account.asks(&seat.backend.name);
             upload.rewind();
@@ -157,6 +203,28 @@ impl Visit<'_> {
         }
         drop(upload);
         refuse(self.worker, account, last)
+    }
+
+    /// Waits until a backend has room, for as long as one may.
+    async fn wait(&self, ask: &Ask<'_>) -> Option<usize> {
+        let (limits, waiting) = (&self.plan.settings.limits, &self.worker.counts.waiting);
+        if waiting.get() >= limits.waiting {
+            return None;
+        }
+        let _place = Waiting::new(self.worker);
+        let end = Instant::now() + limits.queue;
+        loop {
+            let freed = self.worker.freed.notified();
+            let now = Instant::now();
+            if let Some(at) = self.plan.choose(&Ask { now, ..*ask }) {
+                return Some(at);
+            }
+            if now >= end {
+                return None;
+            }
+            // Another worker's request may be done too, of which nothing is heard here.
+            let _ = tokio::time::timeout(WAIT.min(end - now), freed).await;
+        }
     }
 
     /// Whether somebody else is asked, as this backend refuses: nothing was done, and another may do it.
@@ -211,7 +279,7 @@ impl Visit<'_> {
         let begun = Instant::now();
         let lane = self.worker.lane(&seat.backend);
         let times = &self.plan.settings.times;
-        let ticket = Ticket::new(&seat.backend);
+        let ticket = Ticket::new(&seat.backend, self.worker);
         let rested = if is_fresh { None } else { lane.take(begun, times.kept) };
         let mut link = match rested {
             Some(link) => link,
@@ -269,7 +337,13 @@ impl Visit<'_> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return match (upgrade, &head.upgrade) {
                 (Some(upgrade), Some(protocol)) if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
-                    tunnel::open(self.worker, self.plan, exchange, head, ticket, account, upgrade)
+                    let whom = tunnel::Whom {
+                        worker: self.worker,
+                        plan: self.plan,
+                        front: self.front,
+                        is_http2: self.parts.version == Version::HTTP_2,
+                    };
+                    tunnel::open(&whom, exchange, head, ticket, account, upgrade)
                 }
                 // Nobody asked for it.
                 _ => refuse(self.worker, account, Refusal::BadAnswer),

@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Version, header};
+use hyper::ext::Protocol;
 
 use crate::decode::concerns_one_connection;
 
@@ -76,6 +77,23 @@ pub fn wants_websocket(parts: &Parts) -> bool {
         && parts.version == Version::HTTP_11
         && has(header::UPGRADE, b"websocket")
         && has(header::CONNECTION, b"upgrade")
+}
+
+/// Whether an HTTP/2 stream is to become a websocket (RFC 8441).
+pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
+    request.method() == Method::CONNECT
+        && request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
+}
+
+/// Makes of it what HTTP/1.1 knows. The key is there to keep caches from answering, and nobody looks at what is answered to it.
+pub fn websocket_of_http2(parts: &mut Parts) {
+    parts.method = Method::GET;
+    let letters = std::iter::repeat_with(fastrand::alphanumeric).take(21);
+    // Sixteen bytes in base64: the last letter says four bits.
+    let key: String = letters.chain("Q==".chars()).collect();
+    if let Ok(key) = HeaderValue::try_from(key) {
+        parts.headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
 }
 
 /// Writes the head for the backend. How the body ends is said anew, as it was understood here.
@@ -280,7 +298,6 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
     const STRANGER: Via<'static> = Via { peer: "203.0.113.9", is_trusted: false, is_tls: true, id: "7" };
     const PROXY: Via<'static> = Via { peer: "10.0.0.1", is_trusted: true, is_tls: false, id: "7" };

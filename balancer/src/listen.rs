@@ -4,9 +4,11 @@
 //! the requests under way finish, and ends the rest after a while.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -20,11 +22,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 
-use crate::forward::{Front, forward};
+use crate::forward::{Front, Seated, forward};
 use crate::observe::Observation;
 use crate::outbound::Outbound;
 use crate::plan::Plan;
 use crate::preface::{self, Prefaced, Spoken};
+use crate::room::{Limits, Room};
 use crate::worker::Worker;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -46,7 +49,21 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>>
     Ok(listeners)
 }
 
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+/// Deals listeners to workers: each has one at least, and each is somebody's.
+pub fn deal(listeners: &[TcpListener], workers: usize) -> io::Result<Vec<Vec<TcpListener>>> {
+    let mut dealt: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    if listeners.is_empty() || workers == 0 {
+        return Ok(dealt);
+    }
+    for at in 0..listeners.len().max(workers) {
+        let listener = listeners[at % listeners.len()].try_clone()?;
+        listener.set_nonblocking(true)?;
+        dealt[at % workers].push(listener);
+    }
+    Ok(dealt)
+}
+
+pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -56,80 +73,123 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves until `stop` becomes true and the requests under way are answered.
-pub fn run(
-    worker: &Arc<Worker>,
-    listener: TcpListener,
-    plans: watch::Receiver<Arc<Plan>>,
-    stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(worker, listener, plans, stop))
+/// What all workers have in common.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub plans: watch::Receiver<Arc<Plan>>,
+    pub stop: watch::Receiver<bool>,
+    pub room: Arc<Room>,
 }
 
-async fn serve(
-    worker: &Arc<Worker>,
-    listener: TcpListener,
-    plans: watch::Receiver<Arc<Plan>>,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::spawn(worker.clone().follow(plans));
+/// Serves until it is asked to stop and the requests under way are answered.
+pub fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(worker, listeners, shared))
+}
+
+async fn serve(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared) -> io::Result<()> {
+    let listeners: Vec<_> = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<_>>()?;
+    tokio::spawn(worker.clone().follow(shared.plans));
     // A channel of the worker's own: connections look at it often, and all workers would share the lock of the other.
     let (tell, told) = watch::channel(false);
     let all = u32::MAX >> 4;
-    let room = Arc::new(Semaphore::new(all as usize));
+    let places = Arc::new(Semaphore::new(all as usize));
+    let arrivals = Arrivals { worker, places: places.clone(), room: shared.room, stop: told };
     // Whoever sets a timer while none is set wakes its thread by a write to an eventfd, though it is awake: that would be each request,
     // with the time that its answer may take. So there is always one that is nearer.
     let mut nearer = interval(Duration::from_millis(500));
+    let mut stopping = std::pin::pin!(stopping(worker, shared.stop));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-            _ = nearer.tick() => continue,
+        tokio::select! {
+            accepted = accept(&listeners) => match accepted {
+                Ok((stream, peer)) => arrivals.take(stream, peer),
+                // Out of file descriptors, or the client left already: neither may end the balancer, nor spin it.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            () = &mut stopping => break,
+            _ = nearer.tick() => {}
+        }
+    }
+    // Whoever is connected already, as far as the kernel goes, is answered; closing the listener would reset it.
+    for listener in listeners {
+        let listener = listener.into_std()?;
+        while let Ok((stream, peer)) = listener.accept() {
+            stream.set_nonblocking(true)?;
+            arrivals.take(TcpStream::from_std(stream)?, peer);
+        }
+    }
+    tell.send_replace(true);
+    drop(arrivals);
+    // Those that are still open after the time are ended with the runtime.
+    let drain = worker.plan().settings.times.drain;
+    let _ = timeout(drain, places.acquire_many(all)).await;
+    Ok(())
+}
+
+/// Returns once no more connections are to be taken.
+async fn stopping(worker: &Worker, mut stop: watch::Receiver<bool>) {
+    asked(&mut stop).await;
+    tokio::time::sleep(worker.plan().settings.times.grace).await;
+}
+
+/// From whichever listener has one first.
+async fn accept(listeners: &[tokio::net::TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        let mut polls = listeners.iter().map(|listener| listener.poll_accept(context));
+        polls.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+/// Connections that come.
+struct Arrivals<'a> {
+    worker: &'a Arc<Worker>,
+    places: Arc<Semaphore>,
+    room: Arc<Room>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Arrivals<'_> {
+    /// Gives it a task of its own, if there is room for it.
+    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+        let plan = self.worker.plan();
+        let peer = peer.ip().to_canonical();
+        let is_trusted = plan.settings.trusted_proxy.iter().any(|network| network.contains(peer));
+        let limits = &plan.settings.limits;
+        let limits = Limits { all: limits.connections, per_address: limits.per_address };
+        let room = self.room.enter(peer, is_trusted, limits);
+        let (Some(room), Ok(place)) = (room, self.places.clone().try_acquire_owned()) else {
+            self.worker.counts.turned_away.add(1);
+            return;
         };
-        let Ok((stream, peer)) = accepted else {
-            // Out of file descriptors, or the client left already: neither may end the balancer, nor spin it.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let Ok(place) = room.clone().try_acquire_owned() else { continue };
-        let (worker, told) = (worker.clone(), told.clone());
+        let place = Seated { worker: place, room };
+        let front = Front { peer: peer.to_string(), is_trusted, is_tls: false, stop: self.stop.clone(), place };
+        let (worker, front) = (self.worker.clone(), Arc::new(front));
         tokio::spawn(async move {
             worker.counts.connections.add(1);
             worker.counts.open.add(1);
             // Answers are whole when they are written; waiting for more would only delay them.
             let _ = stream.set_nodelay(true);
-            if let Err(cause) = connection(&worker, stream, peer, told).await {
+            if let Err(cause) = connection(&worker, stream, front, &plan).await {
                 worker.observe.tell(&Observation::ConnectionFailed { cause: &cause });
             }
             worker.counts.open.take(1);
-            drop(place);
         });
     }
-    drop(listener);
-    tell.send_replace(true);
-    // Those that are still open after the time are ended with the runtime.
-    let drain = worker.plan().settings.times.drain;
-    let _ = timeout(drain, room.acquire_many(all)).await;
-    Ok(())
 }
 
-async fn connection(
-    worker: &Arc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    stop: watch::Receiver<bool>,
-) -> Result<(), String> {
-    let plan = worker.plan();
-    let peer = peer.ip().to_canonical();
-    let is_trusted = plan.settings.trusted_proxy.iter().any(|network| network.contains(peer));
-    let front = Arc::new(Front { peer: peer.to_string(), is_trusted, is_tls: false });
-    let header = plan.settings.times.header;
-    drop(plan);
-    let Ok(spoken) = timeout(header, preface::hear(stream)).await else { return Ok(()) };
+async fn connection(worker: &Arc<Worker>, stream: TcpStream, front: Arc<Front>, plan: &Plan) -> Result<(), String> {
+    let times = &plan.settings.times;
+    let mut stop = front.stop.clone();
+    let spoken = tokio::select! {
+        biased;
+        spoken = timeout(times.header, preface::hear(stream, times.stall)) => spoken,
+        // Whoever has said nothing yet has asked for nothing.
+        () = asked(&mut stop) => return Ok(()),
+    };
+    let Ok(spoken) = spoken else { return Ok(()) };
     match spoken.map_err(|cause| cause.to_string())? {
-        Spoken::Http1(stream) => http1_connection(worker, front, stream, stop, header).await,
+        Spoken::Http1(stream) => http1_connection(worker, front, stream, stop, times.header).await,
         Spoken::Http2(stream) => http2_connection(worker, front, stream, stop).await,
         Spoken::Nothing => Ok(()),
     }
@@ -181,6 +241,7 @@ where
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol()
         .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))

@@ -72,22 +72,28 @@ impl http_body::Body for Outbound {
 
 /// A request under way at a backend.
 #[derive(Debug)]
-pub struct Ticket(Arc<Backend>);
+pub struct Ticket {
+    backend: Arc<Backend>,
+    worker: Arc<Worker>,
+}
 
 impl Ticket {
-    pub fn new(backend: &Arc<Backend>) -> Self {
+    pub fn new(backend: &Arc<Backend>, worker: &Arc<Worker>) -> Self {
         backend.pending.fetch_add(1, Relaxed);
-        Self(backend.clone())
+        Self { backend: backend.clone(), worker: worker.clone() }
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Relaxed);
+        self.backend.pending.fetch_sub(1, Relaxed);
+        if self.worker.counts.waiting.get() > 0 {
+            self.worker.freed.notify_one();
+        }
     }
 }
 

@@ -108,7 +108,8 @@ impl Plan {
         let seen = |at: usize| {
             let seat = &self.seats[at];
             let seen = seat.backend.seen(seat.weight, now_ms, slow_start);
-            Seen { usable: seen.usable && !ask.tried.has(at), ..seen }
+            let has_room = seen.pending < self.settings.limits.pending;
+            Seen { usable: seen.usable && has_room && !ask.tried.has(at), ..seen }
         };
         match (self.settings.choice, ask.key) {
             (Choice::RoundRobin, _) => choose::in_turn(&self.schedule, ask.turn, fastrand::f32(), seen),

@@ -1,11 +1,14 @@
 //! The first bytes of a connection, which say what is spoken on it: HTTP/2 begins with words of its own (RFC 9113, 3.4).
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -18,7 +21,7 @@ pub enum Spoken<S> {
 }
 
 /// Reads as much as it takes to know.
-pub async fn hear<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Spoken<S>> {
+pub async fn hear<S: AsyncRead + Unpin>(mut stream: S, stall: Duration) -> io::Result<Spoken<S>> {
     let mut ahead = BytesMut::with_capacity(1024);
     loop {
         if stream.read_buf(&mut ahead).await? == 0 {
@@ -26,19 +29,40 @@ pub async fn hear<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Spoken<S>> 
         }
         let common = ahead.len().min(HTTP2.len());
         if ahead[..common] != HTTP2[..common] {
-            return Ok(Spoken::Http1(Prefaced { ahead, stream }));
+            return Ok(Spoken::Http1(Prefaced::new(ahead, stream, stall)));
         }
         if common == HTTP2.len() {
-            return Ok(Spoken::Http2(Prefaced { ahead, stream }));
+            return Ok(Spoken::Http2(Prefaced::new(ahead, stream, stall)));
         }
     }
 }
 
-/// A stream of which something was read already.
+/// A client's stream, of which something was read already. Whoever does not read what it is sent is waited for no longer than a time.
 #[derive(Debug)]
 pub struct Prefaced<S> {
     ahead: BytesMut,
     stream: S,
+    stall: Duration,
+    /// There only while the client does not read.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Prefaced<S> {
+    fn new(ahead: BytesMut, stream: S, stall: Duration) -> Self {
+        Self { ahead, stream, stall, late: None }
+    }
+
+    /// What becomes of a write.
+    fn in_time<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.late = None;
+            return written;
+        }
+        let stall = self.stall;
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(late.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefaced<S> {
@@ -62,7 +86,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefaced<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefaced<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        let written = Pin::new(&mut self.stream).poll_write(context, buffer);
+        self.in_time(context, written)
     }
 
     fn poll_write_vectored(
@@ -70,7 +95,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefaced<S> {
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.in_time(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -107,7 +133,7 @@ mod tests {
                 drop(client);
             };
             let hearing = async {
-                let (what, mut stream) = match hear(server).await.unwrap() {
+                let (what, mut stream) = match hear(server, Duration::from_secs(20)).await.unwrap() {
                     Spoken::Http1(stream) => ("1", stream),
                     Spoken::Http2(stream) => ("2", stream),
                     Spoken::Nothing => return ("nothing", Vec::new()),

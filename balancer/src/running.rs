@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::access::AccessLog;
 use crate::backend::{Backend, Health};
 use crate::clock::Clock;
+use crate::listen::Shared;
 use crate::members::{Known, Resolved};
 use crate::observe::{Observation, Observe};
 use crate::plan::{Member, Plan};
@@ -37,6 +38,9 @@ pub enum Error {
 pub struct Running {
     pub address: SocketAddr,
     pub admin: Place,
+    admin_socket: Option<u64>,
+    /// The same sockets that workers listen on: for whoever takes its place.
+    listeners: Vec<TcpListener>,
     reload: mpsc::Sender<Settings>,
     stop: watch::Sender<bool>,
     access: AccessLog,
@@ -44,18 +48,26 @@ pub struct Running {
     others: Vec<AbortHandle>,
 }
 
-/// Starts it. `registered` are backends that come and go by themselves.
+/// Starts it. `registered` are backends that come and go by themselves; `inherited` are sockets that listen already, such as those of a
+/// balancer whose place it takes, or of systemd.
 pub async fn start(
     settings: Settings,
     registered: watch::Receiver<Vec<Member>>,
+    inherited: Vec<TcpListener>,
     observe: Observe,
 ) -> Result<Running, Error> {
     let workers = settings.workers.unwrap_or_else(processors).max(1);
     let refused = |place: String| move |cause| Error::Listen { place, cause };
-    let listeners = listen::bind(settings.listen, workers).map_err(refused(settings.listen.to_string()))?;
-    let address = listeners.first().map_or(Ok(settings.listen), std::net::TcpListener::local_addr)?;
+    let listeners = if inherited.is_empty() {
+        listen::bind(settings.listen, workers).map_err(refused(settings.listen.to_string()))?
+    } else {
+        inherited
+    };
+    let address = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr)?;
+    let dealt = listen::deal(&listeners, workers)?;
     let door = admin::bind(&settings.admin).map_err(refused(settings.admin.to_string()))?;
     let admin = door.place.clone();
+    let admin_socket = admin::identity(&admin);
     let access = AccessLog::open(&settings.access_log, observe).map_err(Error::AccessLog)?;
     let (stop, stopped) = watch::channel(false);
 
@@ -72,11 +84,12 @@ pub async fn start(
         tokio::spawn(keeper.keep(reloads)).abort_handle(),
         tokio::spawn(admin::serve(door, Arc::new(operators))).abort_handle(),
     ];
+    let shared = Shared { plans, stop: stopped, room: Arc::default() };
     let mut threads = Vec::new();
-    for (worker, listener) in all.into_iter().zip(listeners) {
-        let (plans, stopped) = (plans.clone(), stopped.clone());
+    for (worker, listeners) in all.into_iter().zip(dealt) {
+        let shared = shared.clone();
         let name = format!("balance-{}", worker.number);
-        let work = move || listen::run(&worker, listener, plans, stopped);
+        let work = move || listen::run(&worker, listeners, shared);
         threads.push(std::thread::Builder::new().name(name).spawn(work)?);
     }
     let serving = tokio::task::spawn_blocking(move || {
@@ -85,7 +98,7 @@ pub async fn start(
         }
         Ok(())
     });
-    Ok(Running { address, admin, reload, stop, access, serving, others })
+    Ok(Running { address, admin, admin_socket, listeners, reload, stop, access, serving, others })
 }
 
 /// One worker for each.
@@ -97,6 +110,11 @@ impl Running {
     /// Other settings are in force from now on; connections stay. Where it listens, and with how many workers, is not changed.
     pub async fn reload(&self, settings: Settings) {
         let _ = self.reload.send(settings).await;
+    }
+
+    /// Sockets for whoever takes its place, in another process. Connections that wait to be accepted are lost by neither.
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(TcpListener::try_clone).collect()
     }
 
     /// The access log was renamed: another file is begun.
@@ -112,6 +130,8 @@ impl Running {
     /// Answers what is under way, then ends.
     pub async fn stop(mut self) -> io::Result<()> {
         self.stop.send_replace(true);
+        // Otherwise clients would be connected to sockets that nobody accepts from.
+        self.listeners.clear();
         let served = if self.serving.is_finished() {
             Ok(())
         } else {
@@ -120,7 +140,9 @@ impl Running {
         for other in &self.others {
             other.abort();
         }
-        if let Place::Unix(path) = &self.admin {
+        if let Place::Unix(path) = &self.admin
+            && admin::identity(&self.admin) == self.admin_socket
+        {
             let _ = std::fs::remove_file(path);
         }
         served

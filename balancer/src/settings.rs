@@ -29,6 +29,7 @@ pub struct Settings {
     pub ejection: Ejection,
     pub retries: Retries,
     pub times: Times,
+    pub limits: Limits,
     /// One line of JSON for each request.
     pub access_log: AccessLog,
     /// A request's body; `None` for any size, as backends have limits of their own.
@@ -198,10 +199,28 @@ pub struct Times {
     pub header: Duration,
     /// Between two pieces of a request's body.
     pub body_pause: Duration,
+    /// Until a client reads some of what it is sent.
+    pub stall: Duration,
+    /// New connections are taken for so long once the balancer is asked to end: whoever sends them has to notice that it is not ready.
+    pub grace: Duration,
     /// Requests under way when the balancer is asked to end.
     pub drain: Duration,
     /// A tunnel (a websocket) in which nobody says anything.
     pub tunnel: Duration,
+}
+
+/// How many there may be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of clients.
+    pub connections: usize,
+    /// Of them, from one address: of IPv6 from one /64.
+    pub per_address: usize,
+    /// Requests under way at one backend. Further ones go to others, or wait.
+    pub pending: u32,
+    /// Requests of one worker that wait for a place, and how long they do.
+    pub waiting: u64,
+    pub queue: Duration,
 }
 
 /// Where requests are told.
@@ -243,8 +262,17 @@ impl Default for Settings {
                 kept: Duration::from_secs(5),
                 header: Duration::from_secs(10),
                 body_pause: Duration::from_secs(30),
+                stall: Duration::from_secs(30),
+                grace: Duration::ZERO,
                 drain: Duration::from_secs(30),
                 tunnel: Duration::from_hours(1),
+            },
+            limits: Limits {
+                connections: 20_000,
+                per_address: 2000,
+                pending: 1000,
+                waiting: 1000,
+                queue: Duration::from_secs(1),
             },
             access_log: AccessLog::Off,
             body_bytes: None,

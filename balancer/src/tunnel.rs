@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,10 +14,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::decode::Head;
 use crate::exchange::Exchange;
+use crate::forward::Front;
+use crate::frames::{Frames, RESTARTS};
 use crate::outbound::{Account, Outbound, Ticket};
 use crate::plan::Plan;
 use crate::worker::Worker;
@@ -24,37 +28,69 @@ use crate::worker::Worker;
 /// What is read at once; it is on the stack meanwhile.
 const PIECE: usize = 16 << 10;
 
+/// How long both sides may take to end once they were told to.
+const ENDING: Duration = Duration::from_secs(5);
+/// Clients are not told all at once: they come back at once.
+const SPREAD: f64 = 0.5;
+
+/// Between whom it is.
+pub struct Whom<'a> {
+    pub worker: &'a Arc<Worker>,
+    pub plan: &'a Plan,
+    pub front: &'a Arc<Front>,
+    /// Its client has a stream of HTTP/2 for it, rather than a connection.
+    pub is_http2: bool,
+}
+
 /// Answers the client that its connection is a websocket now, and passes on what comes.
 pub fn open(
-    worker: &Arc<Worker>,
-    plan: &Arc<Plan>,
+    whom: &Whom<'_>,
     exchange: Exchange,
     head: Head,
     ticket: Ticket,
     mut account: Account,
     upgrade: OnUpgrade,
 ) -> Response<Outbound> {
-    let (backend, ahead) = exchange.link.into_parts();
-    let (worker, idle) = (worker.clone(), plan.settings.times.tunnel);
+    let (stream, ahead) = exchange.link.into_parts();
+    let (worker, front, times) = (whom.worker.clone(), whom.front.clone(), whom.plan.settings.times);
+    let backend = ticket.backend().clone();
+    // It may stay for days: it is no request under way.
+    drop(ticket);
     tokio::spawn(async move {
         let Ok(client) = upgrade.await else { return };
         worker.counts.tunnels.add(1);
         worker.counts.open_tunnels.add(1);
-        let (down, up) = pass(TokioIo::new(client), backend, ahead, idle).await;
+        backend.tunnels.fetch_add(1, Relaxed);
+        let told = told(front.stop.clone(), times.drain);
+        let (down, up) = pass(TokioIo::new(client), stream, ahead, times.tunnel, told).await;
+        backend.tunnels.fetch_sub(1, Relaxed);
         worker.counts.open_tunnels.take(1);
-        let figures = &worker.lane(ticket.backend()).figures;
+        let figures = &worker.lane(&backend).figures;
         figures.sent.add(down);
         figures.received.add(up);
         account.sent(usize::try_from(down).unwrap_or(usize::MAX));
         account.received(up);
         account.end(true);
+        drop(front);
     });
     let mut response = Response::new(Outbound::Whole(None));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = head.headers;
+    if whom.is_http2 {
+        response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+        return response;
+    }
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     response
+}
+
+/// Returns when this client is to be told that it should come back elsewhere.
+async fn told(mut stop: watch::Receiver<bool>, drain: Duration) {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        let spread = drain.saturating_sub(ENDING).mul_f64(SPREAD);
+        tokio::time::sleep(spread.mul_f64(fastrand::f64())).await;
+    }
 }
 
 /// What goes one way.
@@ -66,18 +102,34 @@ struct Way {
     is_read: bool,
     is_done: bool,
     bytes: u64,
+    frames: Frames,
+    /// It ends with the frame that is under way.
+    is_ending: bool,
 }
 
-/// How much went to the client and to the backend.
-async fn pass<C, B>(mut client: C, mut backend: B, ahead: BytesMut, idle: Duration) -> (u64, u64)
+/// How much went to the client and to the backend. Once `told` returns, the client is told to come back elsewhere.
+async fn pass<C, B>(
+    mut client: C,
+    mut backend: B,
+    ahead: BytesMut,
+    idle: Duration,
+    told: impl Future<Output = ()>,
+) -> (u64, u64)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut down = Way { waiting: ahead, ..Way::default() };
+    let mut down = Way::default();
+    down.frames.pass(&ahead);
+    down.waiting = ahead;
     let mut up = Way::default();
     let mut late = Box::pin(tokio::time::sleep(idle));
+    let mut told = std::pin::pin!(told);
     poll_fn(|context| {
+        if !down.is_ending && told.as_mut().poll(context).is_ready() {
+            down.is_ending = true;
+            late.as_mut().reset(Instant::now() + ENDING);
+        }
         let moved = down.bytes + up.bytes;
         let ways = (down.poll(context, &mut backend, &mut client), up.poll(context, &mut client, &mut backend));
         match ways {
@@ -86,7 +138,7 @@ where
             }
             _ => {}
         }
-        if down.bytes + up.bytes > moved {
+        if down.bytes + up.bytes > moved && !down.is_ending {
             late.as_mut().reset(Instant::now() + idle);
         }
         late.as_mut().poll(context)
@@ -113,6 +165,11 @@ impl Way {
                 }
                 continue;
             }
+            if self.is_ending && !self.is_read && self.frames.is_between() {
+                self.waiting.extend_from_slice(RESTARTS);
+                self.is_read = true;
+                continue;
+            }
             if self.is_read {
                 ready!(Pin::new(&mut *to).poll_shutdown(context))?;
                 self.is_done = true;
@@ -127,15 +184,23 @@ impl Way {
                     return Poll::Pending;
                 }
             }
-            self.is_read = piece.filled().is_empty();
-            match Pin::new(&mut *to).poll_write(context, piece.filled()) {
-                _ if self.is_read => {}
+            let mut piece = piece.filled();
+            if piece.is_empty() {
+                self.is_read = true;
+                continue;
+            }
+            if self.is_ending {
+                piece = &piece[..self.frames.until_border(piece)];
+            } else {
+                self.frames.pass(piece);
+            }
+            match Pin::new(&mut *to).poll_write(context, piece) {
                 Poll::Ready(written) => {
                     let written = written?;
                     self.bytes += written as u64;
-                    self.waiting.extend_from_slice(&piece.filled()[written..]);
+                    self.waiting.extend_from_slice(&piece[written..]);
                 }
-                Poll::Pending => self.waiting.extend_from_slice(piece.filled()),
+                Poll::Pending => self.waiting.extend_from_slice(piece),
             }
         }
         Poll::Ready(Ok(()))
@@ -145,13 +210,14 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::pending;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     #[tokio::test]
     async fn both_ways_pass_at_once_though_neither_side_reads_first() {
         let (client, near) = duplex(64);
         let (backend, far) = duplex(64);
-        let passing = tokio::spawn(pass(near, far, BytesMut::from("ahead "), Duration::from_secs(20)));
+        let passing = tokio::spawn(pass(near, far, BytesMut::from("ahead "), Duration::from_secs(20), pending()));
         // Either end writes much more than anybody keeps before it reads.
         let talk = |stream: tokio::io::DuplexStream, text: &'static [u8]| async move {
             let (mut reads, mut writes) = tokio::io::split(stream);
@@ -172,9 +238,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_is_told_to_come_back_between_two_frames() {
+        let (mut client, near) = duplex(1024);
+        let (mut backend, far) = duplex(1024);
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let told = async { told.await.unwrap() };
+        let passing = tokio::spawn(pass(near, far, BytesMut::new(), Duration::from_secs(20), told));
+        // A frame of five bytes, of which three have come.
+        backend.write_all(b"\x81\x05hel").await.unwrap();
+        let mut heard = vec![0; 5];
+        client.read_exact(&mut heard).await.unwrap();
+        tell.send(()).unwrap();
+        client.write_all(b"still heard").await.unwrap();
+        backend.write_all(b"lo\x81\x01!").await.unwrap();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, [b"\x81\x05hello", RESTARTS].concat());
+        drop(client);
+        let mut heard = Vec::new();
+        backend.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"still heard");
+        drop(backend);
+        passing.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_tunnel_in_which_nobody_speaks_ends() {
         let (_client, near) = duplex(64);
         let (_backend, far) = duplex(64);
-        assert_eq!(pass(near, far, BytesMut::new(), Duration::from_millis(5)).await, (0, 0));
+        assert_eq!(pass(near, far, BytesMut::new(), Duration::from_millis(5), pending()).await, (0, 0));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::access::AccessLog;
 use crate::backend::{Backend, Lane};
@@ -23,6 +23,8 @@ pub struct Worker {
     pub counts: Counts,
     pub access: AccessLog,
     pub observe: Observe,
+    /// A request is done, while others wait for its place.
+    pub freed: Notify,
 }
 
 /// Of one worker.
@@ -41,12 +43,24 @@ pub struct Counts {
     /// Tunnels, in all and open.
     pub tunnels: Count,
     pub open_tunnels: Count,
+    /// Requests that wait for a place at a backend.
+    pub waiting: Count,
+    /// Connections that were refused: there were too many.
+    pub turned_away: Count,
 }
 
 impl Worker {
     pub fn new(number: usize, plan: Arc<Plan>, access: AccessLog, observe: Observe) -> Self {
         let budget = Mutex::new(Budget::new(plan.settings.retries.budget, Instant::now()));
-        Self { number, plan: Mutex::new(plan), budget, counts: Counts::default(), access, observe }
+        Self {
+            number,
+            plan: Mutex::new(plan),
+            budget,
+            counts: Counts::default(),
+            access,
+            observe,
+            freed: Notify::new(),
+        }
     }
 
     pub fn plan(&self) -> Arc<Plan> {

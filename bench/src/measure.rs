@@ -44,7 +44,8 @@ impl GroupMemory {
     }
 }
 
-fn memory(process: u32) -> Result<Memory, String> {
+/// Of one process, by now.
+pub fn memory(process: u32) -> Result<Memory, String> {
     let path = format!("/proc/{process}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|cause| format!("{path}: {cause}"))?;
     let megabytes = |name: &str| {

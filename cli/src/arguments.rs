@@ -51,7 +51,8 @@ named by balance.backends. One that fails is left alone; a request that is safe 
   ntier balance --balance-backends 10.0.0.1:54321,10.0.0.2:54321
   ntier balance status
 
-SIGHUP reads the settings again without dropping a connection. Ends in order on SIGTERM: requests under way are answered first.";
+SIGHUP, or a change of ntier.toml, reads the settings again; SIGUSR2 starts the binary that is there by now in the place of this one; \
+neither drops a connection. Ends in order on SIGTERM: requests under way are answered first.";
 
 const SQL: &str = "\
 Runs SQL as the owner of the database: from the argument, from a file, or from standard input. Several statements are \

@@ -1,21 +1,27 @@
 //! `ntier balance`: a balancer in this process, until somebody ends it; `ntier balance status` asks one how it does.
+//!
+//! On SIGHUP, and when ntier.toml changes, the settings are read again. On SIGUSR2 another process, of the binary that is there by now,
+//! takes the listening sockets; when it serves it asks this one to end.
 
+use std::future::pending;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use clap::ArgMatches;
 use ntier::balance::{self, Place, Running};
 use ntier::settings::Mode;
 use serde_json::Value;
+use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::interval;
 
-use crate::arguments;
 use crate::end::End;
 use crate::failure::Failure;
-use crate::table;
+use crate::{arguments, succession, table};
 
 /// How long a balancer may take to say how it does.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,14 +35,16 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     if service.backends.is_empty() {
         return Err(Failure::new("no nodes are named: --balance-backends 10.0.0.1:54321,10.0.0.2:54321"));
     }
+    let file = loaded.project.root.clone().unwrap_or(std::env::current_dir()?).join("ntier.toml");
     let mut end = End::new()?;
     let (_registrar, registered) = watch::channel(Vec::new());
-    let mut running = balance::start(service, registered).await?;
+    let mut running = balance::start(service, registered, succession::inherited()?).await?;
+    succession::serves()?;
     println!("ntier balance serves http://{}", running.address);
     println!("for operators {} (ntier balance status)", running.admin);
     let failed = tokio::select! {
         () = end.asked() => None,
-        failed = serve(&mut running, flags) => Some(failed?),
+        failed = serve(&mut running, flags, file) => Some(failed?),
     };
     if failed.is_none() {
         eprintln!("stopping: requests under way are answered first; once more ends at once");
@@ -48,9 +56,13 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Serves, and reads the settings again on SIGHUP; comes back only when serving ends.
-async fn serve(running: &mut Running, flags: &ArgMatches) -> Result<(), Failure> {
+/// Serves, and does what signals say; comes back only when serving ends.
+async fn serve(running: &mut Running, flags: &ArgMatches, file: PathBuf) -> Result<(), Failure> {
     let mut reload = signal(SignalKind::hangup())?;
+    let mut succeed = signal(SignalKind::user_defined2())?;
+    let mut tick = interval(Duration::from_secs(1));
+    let mut seen = look(&file);
+    let mut successor: Option<Child> = None;
     loop {
         tokio::select! {
             ended = running.failed() => return ended.map_err(|cause| Failure::new(format!("the balancer ended: {cause}"))),
@@ -58,7 +70,36 @@ async fn serve(running: &mut Running, flags: &ArgMatches) -> Result<(), Failure>
                 running.reopen_log();
                 read_again(running, flags).await;
             }
+            _ = succeed.recv(), if successor.is_none() => match succession::begin(running) {
+                Ok(child) => successor = Some(child),
+                Err(cause) => eprintln!("error: no other process takes the place: {cause}"),
+            },
+            ended = gone(&mut successor) => {
+                eprintln!("error: the process that was to take the place ended ({ended}); this one goes on");
+                successor = None;
+            }
+            _ = tick.tick() => {
+                let now = look(&file);
+                if now != seen {
+                    seen = now;
+                    read_again(running, flags).await;
+                }
+            }
         }
+    }
+}
+
+/// When the file was changed, and how long it is.
+fn look(file: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// Returns when the successor has ended, though it was to ask this process to end.
+async fn gone(successor: &mut Option<Child>) -> String {
+    match successor {
+        Some(child) => child.wait().await.map_or_else(|cause| cause.to_string(), |status| status.to_string()),
+        None => pending().await,
     }
 }
 

@@ -15,6 +15,7 @@ mod progress;
 mod rest;
 mod sql;
 mod status;
+mod succession;
 mod table;
 mod watch;
 

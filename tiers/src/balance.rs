@@ -1,5 +1,7 @@
 //! The balancer of a project: its settings made whole.
 
+use std::net::TcpListener;
+
 use ntier_balancer::{Member, Observe, settings};
 use tokio::sync::watch;
 
@@ -34,14 +36,18 @@ pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
     if faults.is_empty() { Ok(service) } else { Err(faults) }
 }
 
-/// Starts it, with those backends too that come and go by themselves.
-pub async fn start(service: settings::Settings, registered: watch::Receiver<Vec<Member>>) -> Result<Running, Error> {
+/// Starts it, with those backends too that come and go by themselves. `inherited` are sockets that listen already.
+pub async fn start(
+    service: settings::Settings,
+    registered: watch::Receiver<Vec<Member>>,
+    inherited: Vec<TcpListener>,
+) -> Result<Running, Error> {
     if let Place::Unix(path) = &service.admin
         && let Some(folder) = path.parent()
     {
         crate::directories::create_private(folder).map_err(|error| error.cause)?;
     }
-    ntier_balancer::start(service, registered, Observe::Changes).await
+    ntier_balancer::start(service, registered, inherited, Observe::Changes).await
 }
 
 #[cfg(test)]

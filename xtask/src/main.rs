@@ -20,6 +20,7 @@ cargo xtask <command>
            `bench files`: downloads beside nginx, uploads beside a plain copy, the memory of large files; the same flags
            `bench realtime`: broadcasts to many clients, the memory of quiet ones, changes of tables to a thousand, and
            what a published table costs whoever writes to it; the same flags
+           `bench balance`: the balancer beside HAProxy and nginx, before the same origins; the same flags
            `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";

@@ -297,7 +297,7 @@ pub fn origin(address: SocketAddr) -> Origin {
 pub async fn balance(settings: Settings) -> Running {
     let (registrar, registered) = watch::channel(Vec::<Member>::new());
     drop(registrar);
-    start(settings, registered, Observe::Nothing).await.unwrap()
+    start(settings, registered, Vec::new(), Observe::Nothing).await.unwrap()
 }
 
 /// What operators are told.
@@ -314,7 +314,7 @@ pub async fn status(balancer: &Running) -> serde_json::Value {
 }
 
 /// Waits until it is so.
-pub async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_so().await {
             tokio::task::yield_now().await;

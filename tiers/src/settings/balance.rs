@@ -1,6 +1,7 @@
 //! Settings of the balancer: a part of the table, for it is long.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ntier_balancer::settings::{AccessLog, Choice, HashBy, Place};
 
@@ -209,6 +210,36 @@ pub(super) const DEFINITIONS: &[Definition] = &[
             Ok(())
         },
     },
+    duration!("balance.stall", "30s", "Until a client reads some of what it is sent", times.stall),
+    count!(
+        "balance.max_connections",
+        "20000",
+        1,
+        "Connections of clients; more are closed at once",
+        limits.connections
+    ),
+    count!(
+        "balance.max_connections_per_address",
+        "2000",
+        1,
+        "Of them from one address, of IPv6 from one /64; proxies that are trusted may have more",
+        limits.per_address
+    ),
+    count!(
+        "balance.max_pending",
+        "1000",
+        1,
+        "Requests under way at one node; further ones go to others, or wait",
+        limits.pending
+    ),
+    count!(
+        "balance.max_waiting",
+        "1000",
+        0,
+        "Requests of a worker that wait; one more is answered with 503",
+        limits.waiting
+    ),
+    duration!("balance.queue", "1s", "How long they wait", limits.queue),
     duration!("balance.tunnel", "1h", "How long a websocket may be silent", times.tunnel),
     duration!(
         "balance.drain",
