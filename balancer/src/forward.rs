@@ -191,7 +191,7 @@ impl Visit<'_> {
             let seat = &self.plan.seats[at];
             account.asks(&seat.backend.name);
             upload.rewind();
-            let failure = match self.attempt(seat, &mut upload, course.attempts > 0).await {
+            let failure = match self.attempt(at, &mut upload, course.attempts > 0).await {
                 Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => continue,
                 Ok(answered) => return self.pass_on(answered, upload, account, upgrade),
                 Err(failure) => failure,
@@ -275,11 +275,12 @@ impl Visit<'_> {
         again
     }
 
-    async fn attempt(&self, seat: &Seat, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
+    async fn attempt(&self, at: usize, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
         let begun = Instant::now();
+        let seat = &self.plan.seats[at];
         let lane = self.worker.lane(&seat.backend);
         let times = &self.plan.settings.times;
-        let ticket = Ticket::new(&seat.backend, self.worker);
+        let ticket = Ticket::new(self.plan, at, self.worker);
         let rested = if is_fresh { None } else { lane.take(begun, times.kept) };
         let mut link = match rested {
             Some(link) => link,
@@ -325,9 +326,7 @@ impl Visit<'_> {
         let backend = ticket.backend();
         match status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                if let Some(seat) = self.plan.seats.iter().find(|seat| Arc::ptr_eq(&seat.backend, backend)) {
-                    self.worker.failed(self.plan, seat, status.as_str(), Instant::now());
-                }
+                self.worker.failed(self.plan, ticket.seat(), status.as_str(), Instant::now());
             }
             _ => backend.did_well(),
         }
@@ -352,6 +351,11 @@ impl Visit<'_> {
         let mut response = Response::new(());
         *response.status_mut() = status;
         *response.headers_mut() = head.headers;
+        if self.front.is_tls
+            && let Some(hsts) = &self.plan.hsts
+        {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         if let Ok(id) = HeaderValue::from_bytes(self.id)
             && !self.front.is_trusted
         {

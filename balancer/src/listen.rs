@@ -21,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::forward::{Front, Seated, forward};
 use crate::observe::Observation;
@@ -35,6 +37,8 @@ const BACKLOG: i32 = 4096;
 /// Headers of one request, together.
 const HEADER_BYTES: usize = 16 << 10;
 const HEADERS: usize = 100;
+/// How long a connection may take to say something once the balancer is asked to end.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests at once on one connection of HTTP/2.
 const STREAMS: u32 = 250;
 
@@ -163,8 +167,9 @@ impl Arrivals<'_> {
             return;
         };
         let place = Seated { worker: place, room };
-        let front = Front { peer: peer.to_string(), is_trusted, is_tls: false, stop: self.stop.clone(), place };
-        let (worker, front) = (self.worker.clone(), Arc::new(front));
+        let is_tls = plan.tls.is_some();
+        let front = Front { peer: peer.to_string(), is_trusted, is_tls, stop: self.stop.clone(), place };
+        let worker = self.worker.clone();
         tokio::spawn(async move {
             worker.counts.connections.add(1);
             worker.counts.open.add(1);
@@ -178,27 +183,55 @@ impl Arrivals<'_> {
     }
 }
 
-async fn connection(worker: &Arc<Worker>, stream: TcpStream, front: Arc<Front>, plan: &Plan) -> Result<(), String> {
+async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, plan: &Plan) -> Result<(), String> {
     let times = &plan.settings.times;
     let mut stop = front.stop.clone();
-    let spoken = tokio::select! {
+    let begun = timeout(times.header, begin(Prefaced::new(stream, times.stall), &mut front, plan));
+    let begun = tokio::select! {
         biased;
-        spoken = timeout(times.header, preface::hear(stream, times.stall)) => spoken,
-        // Whoever has said nothing yet has asked for nothing.
-        () = asked(&mut stop) => return Ok(()),
+        begun = begun => begun,
+        // Its request may be on its way; whoever says nothing then has asked for nothing.
+        () = async { asked(&mut stop).await; tokio::time::sleep(FIRST_WORD).await } => return Ok(()),
     };
-    let Ok(spoken) = spoken else { return Ok(()) };
-    match spoken.map_err(|cause| cause.to_string())? {
-        Spoken::Http1(stream) => http1_connection(worker, front, stream, stop, times.header).await,
-        Spoken::Http2(stream) => http2_connection(worker, front, stream, stop).await,
-        Spoken::Nothing => Ok(()),
+    let Ok(begun) = begun else { return Ok(()) };
+    let front = Arc::new(front);
+    match begun.map_err(|cause| cause.to_string())? {
+        Begun::Plain(Spoken::Http1(stream)) => http1_connection(worker, front, stream, stop, times.header).await,
+        Begun::Plain(Spoken::Http2(stream)) => http2_connection(worker, front, stream, stop).await,
+        Begun::Tls(Spoken::Http1(stream)) => http1_connection(worker, front, *stream, stop, times.header).await,
+        Begun::Tls(Spoken::Http2(stream)) => http2_connection(worker, front, *stream, stop).await,
+        Begun::Plain(Spoken::Nothing) | Begun::Tls(Spoken::Nothing) => Ok(()),
     }
+}
+
+/// What is spoken, and in which way.
+enum Begun {
+    Plain(Spoken<Prefaced<TcpStream>>),
+    Tls(Spoken<Box<Prefaced<TlsStream<Prefaced<TcpStream>>>>>),
+}
+
+/// Whose connection it is, where a proxy says so; TLS, where it is spoken; what is spoken then.
+async fn begin(mut stream: Prefaced<TcpStream>, front: &mut Front, plan: &Plan) -> io::Result<Begun> {
+    let settings = &plan.settings;
+    if settings.proxy_protocol
+        && front.is_trusted
+        && let Some(source) = stream.source().await?
+    {
+        let source = source.to_canonical();
+        front.is_trusted = settings.trusted_proxy.iter().any(|network| network.contains(source));
+        front.peer = source.to_string();
+    }
+    let Some(tls) = &plan.tls else { return Ok(Begun::Plain(preface::hear(stream).await?)) };
+    let stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Box::new(Prefaced::new(stream, settings.times.stall));
+    Ok(Begun::Tls(if is_http2 { Spoken::Http2(stream) } else { Spoken::Http1(stream) }))
 }
 
 async fn http1_connection<S>(
     worker: &Arc<Worker>,
     front: Arc<Front>,
-    stream: Prefaced<S>,
+    stream: S,
     mut stop: watch::Receiver<bool>,
     header: Duration,
 ) -> Result<(), String>
@@ -228,7 +261,7 @@ where
 async fn http2_connection<S>(
     worker: &Arc<Worker>,
     front: Arc<Front>,
-    stream: Prefaced<S>,
+    stream: S,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), String>
 where

@@ -38,6 +38,11 @@ pub enum Observation<'a> {
         cause: &'a str,
     },
     Reloaded,
+    CertificateRead,
+    /// The one before stays in use.
+    CertificateNotRead {
+        cause: &'a str,
+    },
     /// Lines of the access log that could not be written.
     LinesLost {
         count: u64,
@@ -74,6 +79,8 @@ impl Observe {
                 let again = if *again { ", goes again" } else { "" };
                 eprintln!("request not answered{again} backend={backend}: {cause}");
             }
+            Observation::CertificateRead => eprintln!("certificate read"),
+            Observation::CertificateNotRead { cause } => eprintln!("certificate not read: {cause}"),
             Observation::Reloaded => eprintln!("settings reloaded"),
             Observation::LinesLost { count } => eprintln!("access log: lines lost log.lost={count}"),
             Observation::ConnectionFailed { cause } => {

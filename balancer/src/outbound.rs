@@ -15,7 +15,7 @@ use crate::access::Line;
 use crate::backend::Backend;
 use crate::decode::{Decoder, Piece};
 use crate::exchange::Exchange;
-use crate::plan::Plan;
+use crate::plan::{Plan, Seat};
 use crate::upload::Upload;
 use crate::worker::Worker;
 
@@ -73,24 +73,29 @@ impl http_body::Body for Outbound {
 /// A request under way at a backend.
 #[derive(Debug)]
 pub struct Ticket {
-    backend: Arc<Backend>,
+    plan: Arc<Plan>,
+    at: usize,
     worker: Arc<Worker>,
 }
 
 impl Ticket {
-    pub fn new(backend: &Arc<Backend>, worker: &Arc<Worker>) -> Self {
-        backend.pending.fetch_add(1, Relaxed);
-        Self { backend: backend.clone(), worker: worker.clone() }
+    pub fn new(plan: &Arc<Plan>, at: usize, worker: &Arc<Worker>) -> Self {
+        plan.seats[at].backend.pending.fetch_add(1, Relaxed);
+        Self { plan: plan.clone(), at, worker: worker.clone() }
+    }
+
+    pub fn seat(&self) -> &Seat {
+        &self.plan.seats[self.at]
     }
 
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
+        &self.seat().backend
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.backend.pending.fetch_sub(1, Relaxed);
+        self.backend().pending.fetch_sub(1, Relaxed);
         if self.worker.counts.waiting.get() > 0 {
             self.worker.freed.notify_one();
         }

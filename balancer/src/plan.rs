@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use http::HeaderValue;
+use rustls::ServerConfig;
+
 use crate::backend::Backend;
 use crate::choose::{self, Seen};
 use crate::clock::Clock;
@@ -18,10 +21,14 @@ pub struct Member {
     pub weight: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub settings: Arc<Settings>,
     pub seats: Vec<Seat>,
+    /// What clients are spoken to with; `None` is plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// What browsers are told of it.
+    pub hsts: Option<HeaderValue>,
     /// Turns of [`Choice::RoundRobin`].
     schedule: Vec<u16>,
 }
@@ -96,7 +103,9 @@ impl Plan {
             })
             .collect();
         let weights: Vec<u32> = seats.iter().map(|seat| seat.weight).collect();
-        Self { settings, seats, schedule: choose::schedule(&weights) }
+        let tls = before.and_then(|plan| plan.tls.clone()).filter(|_| settings.tls.is_some());
+        let hsts = settings.hsts.and_then(|time| HeaderValue::try_from(format!("max-age={}", time.as_secs())).ok());
+        Self { settings, seats, tls, hsts, schedule: choose::schedule(&weights) }
     }
 
     /// Which backend is asked; `None` where none can be.

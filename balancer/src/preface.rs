@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,29 +11,30 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::proxied;
+
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client speaks.
 pub enum Spoken<S> {
-    Http1(Prefaced<S>),
-    Http2(Prefaced<S>),
+    Http1(S),
+    Http2(S),
     /// It left without a word.
     Nothing,
 }
 
 /// Reads as much as it takes to know.
-pub async fn hear<S: AsyncRead + Unpin>(mut stream: S, stall: Duration) -> io::Result<Spoken<S>> {
-    let mut ahead = BytesMut::with_capacity(1024);
+pub async fn hear<S: AsyncRead + Unpin>(mut stream: Prefaced<S>) -> io::Result<Spoken<Prefaced<S>>> {
     loop {
-        if stream.read_buf(&mut ahead).await? == 0 {
-            return Ok(Spoken::Nothing);
-        }
-        let common = ahead.len().min(HTTP2.len());
-        if ahead[..common] != HTTP2[..common] {
-            return Ok(Spoken::Http1(Prefaced::new(ahead, stream, stall)));
+        let common = stream.ahead.len().min(HTTP2.len());
+        if stream.ahead[..common] != HTTP2[..common] {
+            return Ok(Spoken::Http1(stream));
         }
         if common == HTTP2.len() {
-            return Ok(Spoken::Http2(Prefaced::new(ahead, stream, stall)));
+            return Ok(Spoken::Http2(stream));
+        }
+        if stream.read_ahead().await? == 0 {
+            return Ok(Spoken::Nothing);
         }
     }
 }
@@ -48,8 +50,8 @@ pub struct Prefaced<S> {
 }
 
 impl<S> Prefaced<S> {
-    fn new(ahead: BytesMut, stream: S, stall: Duration) -> Self {
-        Self { ahead, stream, stall, late: None }
+    pub fn new(stream: S, stall: Duration) -> Self {
+        Self { ahead: BytesMut::new(), stream, stall, late: None }
     }
 
     /// What becomes of a write.
@@ -62,6 +64,26 @@ impl<S> Prefaced<S> {
         let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
         ready!(late.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Prefaced<S> {
+    async fn read_ahead(&mut self) -> io::Result<usize> {
+        self.ahead.reserve(1024);
+        self.stream.read_buf(&mut self.ahead).await
+    }
+
+    /// What a proxy says of its client before everything else; `None` where it speaks for itself.
+    pub async fn source(&mut self) -> io::Result<Option<IpAddr>> {
+        loop {
+            if let Some(said) = proxied::parse(&self.ahead).map_err(io::Error::other)? {
+                self.ahead.advance(said.length);
+                return Ok(said.source);
+            }
+            if self.read_ahead().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
     }
 }
 
@@ -133,7 +155,7 @@ mod tests {
                 drop(client);
             };
             let hearing = async {
-                let (what, mut stream) = match hear(server, Duration::from_secs(20)).await.unwrap() {
+                let (what, mut stream) = match hear(Prefaced::new(server, Duration::from_secs(20))).await.unwrap() {
                     Spoken::Http1(stream) => ("1", stream),
                     Spoken::Http2(stream) => ("2", stream),
                     Spoken::Nothing => return ("nothing", Vec::new()),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::interval;
 
 use crate::access::AccessLog;
 use crate::backend::{Backend, Health};
@@ -19,9 +20,9 @@ use crate::listen::Shared;
 use crate::members::{Known, Resolved};
 use crate::observe::{Observation, Observe};
 use crate::plan::{Member, Plan};
-use crate::settings::{Place, Settings};
+use crate::settings::{Files, Place, Settings};
 use crate::worker::Worker;
-use crate::{admin, health, listen, members};
+use crate::{admin, health, listen, members, redirect, tls};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +30,8 @@ pub enum Error {
     Listen { place: String, cause: io::Error },
     #[error("cannot write the access log: {0}")]
     AccessLog(io::Error),
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
     #[error(transparent)]
     System(#[from] io::Error),
 }
@@ -58,13 +61,25 @@ pub async fn start(
 ) -> Result<Running, Error> {
     let workers = settings.workers.unwrap_or_else(processors).max(1);
     let refused = |place: String| move |cause| Error::Listen { place, cause };
-    let listeners = if inherited.is_empty() {
+    let is_redirect = |listener: &TcpListener| listener.local_addr().ok() == settings.redirect;
+    let (mut redirects, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_redirect);
+    let redirect = match settings.redirect.filter(|_| settings.tls.is_some()) {
+        None => None,
+        Some(place) => {
+            Some(redirects.pop().map_or_else(|| redirect::bind(place), Ok).map_err(refused(place.to_string()))?)
+        }
+    };
+    let mut listeners = if inherited.is_empty() {
         listen::bind(settings.listen, workers).map_err(refused(settings.listen.to_string()))?
     } else {
         inherited
     };
     let address = listeners.first().map_or(Ok(settings.listen), TcpListener::local_addr)?;
     let dealt = listen::deal(&listeners, workers)?;
+    if let Some(redirect) = &redirect {
+        redirect.set_nonblocking(true)?;
+        listeners.push(redirect.try_clone()?);
+    }
     let door = admin::bind(&settings.admin).map_err(refused(settings.admin.to_string()))?;
     let admin = door.place.clone();
     let admin_socket = admin::identity(&admin);
@@ -72,6 +87,7 @@ pub async fn start(
     let (stop, stopped) = watch::channel(false);
 
     let mut keeper = Keeper::new(settings, registered, workers, observe);
+    keeper.read_certificate()?;
     keeper.renew();
     keeper.first_answers().await;
     let plans = keeper.plans.subscribe();
@@ -80,10 +96,13 @@ pub async fn start(
         .collect();
     let operators = admin::Operators::new(plans.clone(), all.clone(), stopped.clone());
     let (reload, reloads) = mpsc::channel(1);
-    let others = vec![
+    let mut others = vec![
         tokio::spawn(keeper.keep(reloads)).abort_handle(),
         tokio::spawn(admin::serve(door, Arc::new(operators))).abort_handle(),
     ];
+    if let Some(redirect) = redirect {
+        others.push(tokio::spawn(redirect::serve(redirect, address.port())).abort_handle());
+    }
     let shared = Shared { plans, stop: stopped, room: Arc::default() };
     let mut threads = Vec::new();
     for (worker, listeners) in all.into_iter().zip(dealt) {
@@ -158,6 +177,9 @@ impl Drop for Running {
     }
 }
 
+/// How often files of certificates are looked at.
+const CERTIFICATE: Duration = Duration::from_secs(2);
+
 /// Knows which backends there are, and tells the workers.
 struct Keeper {
     settings: Arc<Settings>,
@@ -168,6 +190,7 @@ struct Keeper {
     clock: Clock,
     observe: Observe,
     watches: HashMap<SocketAddr, AbortHandle>,
+    certificate: (Option<Files>, tls::State),
     resolving: Option<AbortHandle>,
     told: mpsc::Sender<Resolved>,
     resolved: mpsc::Receiver<Resolved>,
@@ -191,6 +214,7 @@ impl Keeper {
             clock,
             observe,
             watches: HashMap::new(),
+            certificate: (None, [None; 2]),
             resolving: None,
             told,
             resolved,
@@ -202,11 +226,17 @@ impl Keeper {
     /// In its loop it waits for whatever changes; it ends with the balancer.
     async fn keep(mut self, mut reloads: mpsc::Receiver<Settings>) {
         let mut may_register = true;
+        let mut tick = interval(CERTIFICATE);
         loop {
             tokio::select! {
+                _ = tick.tick() => {
+                    self.look_at_certificate();
+                    continue;
+                }
                 settings = reloads.recv() => {
                     let Some(settings) = settings else { return };
                     self.reload(settings);
+                    self.look_at_certificate();
                     self.observe.tell(&Observation::Reloaded);
                 }
                 resolved = self.resolved.recv() => {
@@ -238,6 +268,29 @@ impl Keeper {
                 watch.abort();
             }
         }
+    }
+
+    /// Takes another certificate where its files have changed; one that cannot be used changes nothing.
+    fn look_at_certificate(&mut self) {
+        let Some(files) = self.settings.tls.clone() else { return };
+        if self.certificate == (Some(files.clone()), files.state()) {
+            return;
+        }
+        match self.read_certificate() {
+            Ok(()) => self.observe.tell(&Observation::CertificateRead),
+            Err(cause) => self.observe.tell(&Observation::CertificateNotRead { cause: &cause.to_string() }),
+        }
+    }
+
+    fn read_certificate(&mut self) -> Result<(), tls::Error> {
+        let Some(files) = self.settings.tls.clone() else { return Ok(()) };
+        // Before it is read: what changes meanwhile is read again.
+        self.certificate = (Some(files.clone()), files.state());
+        let config = tls::read(&files)?;
+        let mut plan = Plan::clone(&self.plans.borrow());
+        plan.tls = Some(config);
+        self.plans.send_replace(Arc::new(plan));
+        Ok(())
     }
 
     fn resolve(&mut self) {

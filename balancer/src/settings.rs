@@ -9,6 +9,8 @@ use std::time::Duration;
 use http::HeaderName;
 use ntier_security::network::Network;
 
+pub use crate::tls::Files;
+
 /// Everything.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -16,6 +18,14 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where operators ask; never for the network.
     pub admin: Place,
+    /// TLS is spoken with it; without it HTTP is plain.
+    pub tls: Option<Files>,
+    /// Browsers are told to use nothing but TLS for so long; `None` tells nothing.
+    pub hsts: Option<Duration>,
+    /// Where plain HTTP is sent to TLS.
+    pub redirect: Option<SocketAddr>,
+    /// Trusted proxies begin each connection with the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Threads, each with its own listener and connections; `None` for one per processor.
     pub workers: Option<usize>,
     /// Backends that are always there, besides those that register themselves.
@@ -236,6 +246,10 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             admin: Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 8001))),
+            tls: None,
+            hsts: Some(Duration::from_hours(24 * 365)),
+            redirect: None,
+            proxy_protocol: false,
             workers: None,
             backends: Vec::new(),
             choice: Choice::PeakEwma,

@@ -49,12 +49,17 @@ pub struct Counts {
     pub turned_away: Count,
 }
 
+/// A plan of the worker's own: whoever counts who has it is not in another's way.
+fn own(plan: &Plan) -> Arc<Plan> {
+    Arc::new(plan.clone())
+}
+
 impl Worker {
     pub fn new(number: usize, plan: Arc<Plan>, access: AccessLog, observe: Observe) -> Self {
         let budget = Mutex::new(Budget::new(plan.settings.retries.budget, Instant::now()));
         Self {
             number,
-            plan: Mutex::new(plan),
+            plan: Mutex::new(own(&plan)),
             budget,
             counts: Counts::default(),
             access,
@@ -76,7 +81,7 @@ impl Worker {
                     if changed.is_err() {
                         return;
                     }
-                    let plan = plans.borrow_and_update().clone();
+                    let plan = own(&plans.borrow_and_update());
                     self.budget.lock().unwrap_or_else(PoisonError::into_inner).set_share(plan.settings.retries.budget);
                     let before = std::mem::replace(&mut *self.plan.lock().unwrap_or_else(PoisonError::into_inner), plan);
                     self.let_go(&before);

@@ -90,7 +90,7 @@ fn program() -> io::Result<std::path::PathBuf> {
     Ok(name.strip_suffix(" (deleted)").map_or(program.clone(), Into::into))
 }
 
-/// sd_notify(3); where nobody listens nothing is said.
+/// `sd_notify(3)`; where nobody listens nothing is said.
 fn tell_systemd(text: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let Ok(socket) = UnixDatagram::unbound() else { return };

@@ -18,15 +18,26 @@ pub fn admin(settings: &Settings) -> Place {
 
 /// The balancer's own settings, or what is wrong with them (checklist S3, H11).
 pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
-    let service = settings::Settings { admin: admin(settings), ..settings.balance.service.clone() };
+    let own = &settings.balance;
+    let files = own.certificate.clone().zip(own.key.clone());
+    let tls = files.map(|(certificate, key)| settings::Files { certificate, key });
+    let service = settings::Settings { admin: admin(settings), tls, ..own.service.clone() };
     let mut faults = Vec::new();
     let mut refuse = |message: String| faults.push(Fault::error(Where::Together, message));
-    if !service.listen.ip().is_loopback() && service.trusted_proxy.is_empty() {
+    if own.certificate.is_some() != own.key.is_some() {
+        refuse("TLS needs both balance.tls_certificate and balance.tls_key".into());
+    } else if service.redirect.is_some() && service.tls.is_none() {
+        refuse("balance.redirect leads to TLS: it needs balance.tls_certificate and balance.tls_key".into());
+    }
+    if !service.listen.ip().is_loopback() && service.trusted_proxy.is_empty() && service.tls.is_none() {
         refuse(format!(
-            "listening on {} would answer the network without TLS; listen on 127.0.0.1, or put a proxy that ends TLS in \
-             front and name its address in balance.trusted_proxy",
+            "listening on {} would answer the network without TLS; name balance.tls_certificate and balance.tls_key, \
+             listen on 127.0.0.1, or put a proxy that ends TLS in front and name its address in balance.trusted_proxy",
             service.listen
         ));
+    }
+    if service.proxy_protocol && service.trusted_proxy.is_empty() {
+        refuse("balance.proxy_protocol is for the proxies of balance.trusted_proxy, and none is named".into());
     }
     if let Place::Tcp(address) = &service.admin
         && !address.ip().is_loopback()
@@ -54,6 +65,25 @@ pub async fn start(
 mod tests {
     use super::*;
     use crate::settings::Mode;
+
+    #[test]
+    fn what_is_said_of_tls_fits_together() {
+        for (certificate, key, redirect, expected) in [
+            (Some("c.pem"), Some("k.pem"), Some("0.0.0.0:80"), 0),
+            (Some("c.pem"), None, None, 2),
+            (None, None, Some("0.0.0.0:80"), 2),
+        ] {
+            let mut settings = Settings::new(Mode::Serve);
+            settings.balance.service.listen = "0.0.0.0:443".parse().unwrap();
+            settings.balance.service.redirect = redirect.map(|place| place.parse().unwrap());
+            (settings.balance.certificate, settings.balance.key) = (certificate.map(Into::into), key.map(Into::into));
+            assert_eq!(
+                assemble(&settings).err().map_or(0, |faults| faults.len()),
+                expected,
+                "{certificate:?} {redirect:?}"
+            );
+        }
+    }
 
     #[test]
     fn security_s3_h11_the_network_is_answered_by_tls_only_and_operators_never() {

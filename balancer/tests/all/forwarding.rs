@@ -235,6 +235,42 @@ async fn http_2_passes_without_tls_to_whoever_begins_with_it() {
     balancer.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_websocket_passes_on_a_stream_of_http_2() {
+    let backend = Backend::start(|_| {
+        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: a\r\n\r\nfirst".into())
+    })
+    .await;
+    let balancer = balance(settings(&[&backend])).await;
+    let stream = TcpStream::connect(balancer.address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // The server says that it takes them; that has to be heard first.
+    let body = || Full::new(Bytes::new());
+    until(async || sender.ready().await.is_ok()).await;
+    let plain = Request::get("http://h/").body(body()).unwrap();
+    drop(sender.send_request(plain).await);
+    let request = Request::connect("http://h/realtime/v1/websocket")
+        .extension(hyper::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(body())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let heard = backend.last().head;
+    assert!(heard.starts_with("GET /realtime/v1/websocket HTTP/1.1\r\nhost: h\r\n"), "{heard}");
+    assert!(heard.contains("sec-websocket-key: ") && heard.contains("upgrade: websocket\r\n"), "{heard}");
+    let mut stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    stream.write_all(b"then this").await.unwrap();
+    let mut text = vec![0; "firstthen this".len()];
+    stream.read_exact(&mut text).await.unwrap();
+    assert_eq!(text, b"firstthen this");
+    drop((stream, sender));
+    connection.abort();
+    balancer.stop().await.unwrap();
+}
+
 /// A stream of what is there already.
 fn futures_stream<T>(items: impl IntoIterator<Item = T, IntoIter: Unpin>) -> impl futures_util::Stream<Item = T> {
     futures_util::stream::iter(items)

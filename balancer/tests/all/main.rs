@@ -5,3 +5,4 @@ mod failing;
 mod forwarding;
 mod limits;
 mod stage;
+mod tls;

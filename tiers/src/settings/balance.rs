@@ -1,13 +1,13 @@
 //! Settings of the balancer: a part of the table, for it is long.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ntier_balancer::settings::{AccessLog, Choice, HashBy, Place};
 
-use super::Settings;
 use super::definitions::Definition;
-use super::definitions::Kind::Value;
+use super::definitions::Kind::{Boolean, Path, Value};
 use super::value::{self, Read, expected};
 
 /// The balancer's part.
@@ -17,6 +17,9 @@ pub struct Balance {
     pub service: ntier_balancer::Settings,
     /// `None` for a socket in the data directory.
     pub admin: Option<Place>,
+    /// Both, or neither.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 macro_rules! duration {
@@ -68,6 +71,57 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         doc: "Where operators ask it for /status, /metrics, /live and /ready: an address and a port, or unix:PATH; never for the network",
         set: |settings, text| {
             let _: () = settings.balance.admin = Some(place(text)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.tls_certificate",
+        kind: Path("FILE"),
+        default: "none",
+        doc: "TLS: the certificate and those that vouch for it, as PEM; read again when it changes",
+        set: |settings, text| {
+            let _: () = settings.balance.certificate = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.tls_key",
+        kind: Path("FILE"),
+        default: "none",
+        doc: "Its private key, as PEM",
+        set: |settings, text| {
+            let _: () = settings.balance.key = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.hsts",
+        kind: Value("TIME"),
+        default: "8760h",
+        doc: "For so long browsers use nothing but TLS, once they came by it; none does not say so",
+        set: |settings, text| {
+            let time = if text == "none" { None } else { Some(value::duration(text)?) };
+            let _: () = settings.balance.service.hsts = time;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.redirect",
+        kind: Value("ADDR:PORT"),
+        default: "none",
+        doc: "Where plain HTTP is answered with a redirect to TLS, such as 0.0.0.0:80",
+        set: |settings, text| {
+            let _: () = settings.balance.service.redirect = Some(address(text)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.proxy_protocol",
+        kind: Boolean,
+        default: "false",
+        doc: "Trusted proxies begin each connection with the PROXY protocol, version 1 or 2",
+        set: |settings, text| {
+            let _: () = settings.balance.service.proxy_protocol = value::boolean(text)?;
             Ok(())
         },
     },
@@ -241,6 +295,17 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     ),
     duration!("balance.queue", "1s", "How long they wait", limits.queue),
     duration!("balance.tunnel", "1h", "How long a websocket may be silent", times.tunnel),
+    Definition {
+        name: "balance.grace",
+        kind: Value("TIME"),
+        default: "none",
+        doc: "For so long it still takes new connections once it is asked to end, while /ready says that it ends",
+        set: |settings, text| {
+            let grace = if text == "none" { Duration::ZERO } else { value::duration(text)? };
+            let _: () = settings.balance.service.times.grace = grace;
+            Ok(())
+        },
+    },
     duration!(
         "balance.drain",
         "30s",
@@ -291,7 +356,7 @@ fn hash_by(text: &str) -> Read<HashBy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Mode;
+    use crate::settings::{Mode, Settings};
 
     #[test]
     fn what_is_said_of_the_balancer_is_read_or_refused() {
