@@ -1,4 +1,4 @@
-//! `cargo xtask bench balance`: the balancer beside HAProxy and nginx, before the same two origins, by HTTP/1.1 with connections that
+//! `cargo xtask bench balance`: the balancer beside `HAProxy` and nginx, before the same two origins, by HTTP/1.1 with connections that
 //! stay. README.md says how to read it.
 
 mod proxies;
@@ -93,7 +93,7 @@ fn measure(options: &Options, kind: Kind, origins: &Origins, connections: u32) -
     ask(options.warm_up)?;
     let before = proxy.processor_time();
     let answered = ask(options.seconds)?;
-    let processor = (proxy.processor_time() - before).div_f64(answered.requests.max(1.0));
+    let processor = (proxy.processor_time().saturating_sub(before)).div_f64(answered.requests.max(1.0));
     Ok(Measured { answered, memory_mb: proxy.memory_mb()?, processor })
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
 //! statements in the same transactions on the same server, in one run. `bench auth`: sign-in on both, beside bcrypt and the data API.
 //! `bench files`: files, beside nginx and a plain copy. `bench realtime`: broadcasts, changes, and what clients and triggers cost.
-//! `bench balance`: the balancer, beside HAProxy and nginx.
+//! `bench balance`: the balancer, beside `HAProxy` and nginx.
 //! README.md says how to read them.
 
 mod auth;

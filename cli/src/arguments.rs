@@ -54,6 +54,14 @@ named by balance.backends. One that fails is left alone; a request that is safe 
 SIGHUP, or a change of ntier.toml, reads the settings again; SIGUSR2 starts the binary that is there by now in the place of this one; \
 neither drops a connection. Ends in order on SIGTERM: requests under way are answered first.";
 
+const UP: &str = "\
+The last tier on this machine, to try it: nodes, a balancer in front, and PostgreSQL (this machine's, or the one that --database-url \
+names), each a process of its own. What ends is started again: kill a node, and ask again. Real machines: docs/how-to/tiers.md.
+
+  ntier up
+  ntier up --nodes 5
+  ntier balance status";
+
 const SQL: &str = "\
 Runs SQL as the owner of the database: from the argument, from a file, or from standard input. Several statements are \
 one transaction. Works while a node runs, and starts the embedded database for a moment where none does.
@@ -98,6 +106,20 @@ pub fn command() -> Command {
             ),
         )
         .subcommand(balance())
+        .subcommand(
+            with_settings(
+                Command::new("up").about("Run a balancer and several nodes here, to try them").long_about(UP),
+                &["project", "data", "database_url", "balance.listen"],
+            )
+            .arg(
+                Arg::new("nodes")
+                    .long("nodes")
+                    .value_name("N")
+                    .value_parser(value_parser!(u16).range(1..=64))
+                    .default_value("3")
+                    .help("How many nodes"),
+            ),
+        )
         .subcommand(
             few(Command::new("migrate").about("Apply what is pending in supabase/migrations, then end"))
                 .arg(Arg::new("status").long("status").action(ArgAction::SetTrue).help("Only say what is pending")),
@@ -161,7 +183,7 @@ fn balance() -> Command {
             .fold(command, |command, definition| command.arg(flag(definition)))
     };
     of(Command::new("balance").about("Stand in front of several nodes").long_about(BALANCE), |name| {
-        name.starts_with("balance.") || matches!(name, "project" | "data")
+        name.starts_with("balance.") || matches!(name, "project" | "data" | "database_url")
     })
     .after_help(SETTINGS)
     .args_conflicts_with_subcommands(true)

@@ -16,7 +16,6 @@ use ntier::settings::Mode;
 use serde_json::Value;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::interval;
 
 use crate::end::End;
@@ -32,12 +31,14 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     }
     let loaded = arguments::settings(flags, Mode::Serve)?;
     let service = balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults))?;
-    if service.backends.is_empty() {
-        return Err(Failure::new("no nodes are named: --balance-backends 10.0.0.1:54321,10.0.0.2:54321"));
+    if service.backends.is_empty() && loaded.settings.database.is_none() {
+        return Err(Failure::new(
+            "no nodes are named: --balance-backends 10.0.0.1:54321,10.0.0.2:54321, or --database-url where nodes say where they are",
+        ));
     }
     let file = loaded.project.root.clone().unwrap_or(std::env::current_dir()?).join("ntier.toml");
     let mut end = End::new()?;
-    let (_registrar, registered) = watch::channel(Vec::new());
+    let registered = balance::registered(&loaded.settings).await;
     let mut running = balance::start(service, registered, succession::inherited()?).await?;
     succession::serves()?;
     println!("ntier balance serves http://{}", running.address);

@@ -17,6 +17,7 @@ mod sql;
 mod status;
 mod succession;
 mod table;
+mod up;
 mod watch;
 
 use std::future::Future;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         "keys" => keys::run(flags),
         "sql" => run(sql::run(flags)),
         "status" => run(status::run(flags)),
+        "up" => run(up::run(flags)),
         _ => return ExitCode::from(2),
     };
     match done {

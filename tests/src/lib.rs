@@ -6,9 +6,11 @@
 
 pub mod ask;
 pub mod authenticator;
+pub mod cluster;
 pub mod directory;
 pub mod mail;
 pub mod nats;
+pub mod network;
 pub mod node;
 pub mod npm;
 pub mod postgres;

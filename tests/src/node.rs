@@ -77,7 +77,11 @@ impl Node {
         Self::spawn(command_line, Path::new(""))
     }
 
-    fn spawn(mut command_line: Command, data: &Path) -> Result<Self, String> {
+    /// Starts what serves, and waits until it does; gives what it said when it ended instead.
+    ///
+    /// # Panics
+    /// When the program is not there.
+    pub fn spawn(mut command_line: Command, data: &Path) -> Result<Self, String> {
         let mut child = command_line
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -90,7 +94,9 @@ impl Node {
         let mut heard = String::new();
         while let Ok(line) = lines.recv_timeout(PATIENCE) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            if let ["ntier", "serves", url] | ["ntier", "rest", "serves", url] | ["URL", url] = words.as_slice() {
+            if let ["ntier", "serves", url] | ["ntier", "rest" | "balance", "serves", url] | ["URL", url] =
+                words.as_slice()
+            {
                 return Ok(Self { url: (*url).to_owned(), data: data.to_owned(), child, lines: Mutex::new(lines) });
             }
             heard.push_str(&line);

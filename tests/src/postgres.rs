@@ -35,7 +35,7 @@ cd "$directory"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
   -addext subjectAltName=DNS:localhost -keyout data/server.key -out data/server.crt >>log 2>&1 || { cat log >&2; exit 1; }
 cp data/server.crt root.crt; chmod 600 data/server.key; chmod 755 "$directory"; chmod 644 root.crt
-printf 'local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n' >data/pg_hba.conf
+printf 'local all all trust\nhost all all samenet scram-sha-256\n' >data/pg_hba.conf
 start() {
   "$1/postgres" -D data -k "$directory" -c port="$2" -c listen_addresses=127.0.0.1 -c ssl=on -c max_connections=300 \
     -c shared_buffers=128MB $3 >>log 2>&1 &

@@ -1,15 +1,23 @@
 //! The balancer of a project: its settings made whole.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
+use http::Uri;
+use ntier_backing::database::Target;
 use ntier_balancer::{Member, Observe, settings};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub use ntier_balancer::settings::Place;
 pub use ntier_balancer::{Error, Running};
 
 use crate::fault::{Fault, Place as Where};
+use crate::nodes;
 use crate::settings::Settings;
+
+/// How long a balancer waits to be told of nodes before it serves.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Where operators ask.
 pub fn admin(settings: &Settings) -> Place {
@@ -45,6 +53,37 @@ pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
         refuse(format!("balance.admin is for operators: {address} would show it to the network"));
     }
     if faults.is_empty() { Ok(service) } else { Err(faults) }
+}
+
+/// The nodes that say in the database where they are (`advertise`), where the settings name one. It waits for the first look, if that takes
+/// no longer than [`FIRST_LOOK`]: who takes the place of another knows what that knew.
+pub async fn registered(settings: &Settings) -> watch::Receiver<Vec<Member>> {
+    let (told, mut receiver) = watch::channel(Vec::new());
+    let has_database = settings.database.is_some();
+    let address = settings.database.clone();
+    tokio::spawn(async move {
+        let Some(address) = address else { return told.closed().await };
+        let mut known = nodes::follow(Target::External(address));
+        while known.changed().await.is_ok() && !told.is_closed() {
+            let nodes = known.borrow_and_update().clone();
+            let mut members = Vec::new();
+            for node in nodes.iter().filter(|node| !node.is_leaving) {
+                members.extend(place(&node.url).await.map(|address| Member { address, weight: 1 }));
+            }
+            told.send_replace(members);
+        }
+    });
+    if has_database {
+        let _ = timeout(FIRST_LOOK, receiver.changed()).await;
+    }
+    receiver
+}
+
+/// Where a node is, whose address may be a name. Balancers speak HTTP with nodes; TLS is what is in front of them.
+async fn place(url: &str) -> Option<SocketAddr> {
+    let uri: Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.ok()?.next()
 }
 
 /// Starts it, with those backends too that come and go by themselves. `inherited` are sockets that listen already.

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use ntier_backing::database::{self, Access, Batch, Database, Statement};
+use ntier_backing::database::{self, Access, Batch, Database, Statement, Target};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+
+use crate::database::visitor;
 
 /// Between two signs of life, and between two looks for those of others.
 const PACE: Duration = Duration::from_secs(1);
@@ -105,19 +107,31 @@ pub async fn known(database: &Database) -> Result<Vec<Known>, database::Error> {
     Ok(rows.iter().filter_map(known).collect())
 }
 
-/// Looks for them as long as somebody wants to know. While the database is away, those stay known that were.
-pub fn follow(database: Database) -> watch::Receiver<Vec<Known>> {
+/// Looks for them as long as somebody wants to know, from the first time on at which the database is there. While it is away, those stay known
+/// that were.
+pub fn follow(target: Target) -> watch::Receiver<Vec<Known>> {
     let (told, receiver) = watch::channel(Vec::new());
     tokio::spawn(async move {
+        let mut database = None;
         while !told.is_closed() {
-            if let Ok(known) = known(&database).await {
+            if database.is_none() {
+                database = Database::open(target.clone(), visitor()).await.ok();
+            }
+            let seen = match &database {
+                Some(database) => known(database).await.ok(),
+                None => None,
+            };
+            if let Some(seen) = seen {
                 told.send_if_modified(|before| {
-                    let is_new = *before != known;
-                    *before = known;
+                    let is_new = *before != seen;
+                    *before = seen;
                     is_new
                 });
             }
             sleep(PACE).await;
+        }
+        if let Some(database) = database {
+            database.close().await;
         }
     });
     receiver

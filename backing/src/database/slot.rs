@@ -216,7 +216,10 @@ impl Driver {
             let mut work = begun.work;
             let head = place == 0;
             if head && matches!(ended.reason, Reason::Deadline) {
-                work.answer(Err(Error::Deadline));
+                // The engine was killed, so nothing of it was done. A server that did not even answer to being asked to cancel is out of
+                // reach, and what it has done is not known.
+                let told = if embedded { Error::Deadline } else { Error::Lost("the server does not answer".into()) };
+                work.answer(Err(told));
                 continue;
             }
             // The engine answers each batch before it begins the next, and its answers were read to the end: behind the

@@ -1,4 +1,4 @@
-//! HAProxy, nginx and ntier before two origins, each with as many threads or workers as there are processors.
+//! `HAProxy`, nginx and ntier before two origins, each with as many threads or workers as there are processors.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

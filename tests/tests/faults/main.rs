@@ -5,6 +5,7 @@
 
 mod realtime;
 mod resumable;
+mod tier_n;
 mod uploads;
 
 use std::collections::HashSet;

@@ -6,7 +6,7 @@ mod hostile;
 mod resumable;
 mod s3;
 mod s3_clients;
-mod store;
+pub mod store;
 
 use ntier_tests::ask::Answer;
 use ntier_tests::{Who, World, on_both};

@@ -2,13 +2,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use ntier::library::Application;
-use ntier_tests::{Backend, World, directory, npm};
+use ntier_tests::cluster::{Cluster, Ground};
+use ntier_tests::{Backend, Node, World, directory, npm, postgres};
+use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinHandle;
+
+use crate::storage::store::server::Server;
 
 /// What it prints, one line for each.
 const STEPS: usize = 10;
@@ -79,4 +84,45 @@ fn tier_2_one_program() {
 fn tier_3_with_a_server() {
     let world = World::start_project(Backend::Server, &board());
     used(&world.node.url, world.key("publishable_key"));
+}
+
+#[test]
+fn tier_n_many_nodes() {
+    let ground = Ground::start();
+    let files = Server::start_at(ground.network.address(1));
+    // It is on another machine, and this one's network.
+    let flags = [files.flags(), vec!["--storage-s3-allow-http".into()]].concat();
+    let cluster = Cluster::start(ground, &board(), &flags);
+    let key = cluster.keys["publishable_key"].as_str().unwrap();
+    for balancer in &cluster.balancers {
+        used(&balancer.url, key);
+    }
+    let answers = |node: &Node| {
+        let nodes = cluster.status(0)["backends"].clone();
+        let host = node.url.trim_start_matches("http://").to_owned();
+        let seen = nodes.as_array().unwrap().iter().find(|seen| seen["address"] == host.as_str()).cloned();
+        seen.and_then(|seen| seen["answers"].as_u64()).unwrap_or_default()
+    };
+    for node in &cluster.nodes {
+        assert!(answers(node) > 0, "each node had a part in it: {}", cluster.status(0));
+    }
+}
+
+/// A balancer and nodes as processes of one, to be tried.
+#[test]
+fn all_of_it_by_one_command() {
+    let world = World::start_project(Backend::Server, &board());
+    let folder = tempfile::tempdir().unwrap();
+    let (data, port) = (folder.path().join("data"), postgres::free_port());
+    let vault = std::fs::read_to_string(world.data().join("vault.key")).unwrap();
+    let mut command = Command::new(directory::program());
+    command.args(["up", "--nodes", "2", "--data"]).arg(&data).arg("--project").arg(board());
+    command.args(["--balance-listen", &format!("127.0.0.1:{port}")]).env("NTIER_VAULT_KEY", vault.trim());
+    command.args(["--database-url", world.database_url.as_deref().unwrap()]);
+    let mut up = Node::spawn(command, &data).unwrap();
+    assert_eq!(up.url, format!("http://127.0.0.1:{port}"));
+    used(&up.url, world.key("publishable_key"));
+    assert!(up.stop().success());
+    let left = world.sql("select count(*)::int as n from ntier.nodes");
+    assert_eq!(left, json!([{ "n": 0 }]), "they have left in order");
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ntier_balancer::settings::{AccessLog, Choice, HashBy, Place};
 

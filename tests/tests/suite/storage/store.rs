@@ -1,6 +1,6 @@
 //! Files whose bytes are in a bucket on S3: what holds on the disk holds here, and besides that the S3 may be away.
 
-mod server;
+pub mod server;
 
 use std::io::Write;
 use std::net::TcpStream;

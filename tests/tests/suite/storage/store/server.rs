@@ -1,7 +1,7 @@
-//! An S3 on loopback that is not ours: `s3s-fs`, which keeps objects in a folder. It can go away and come back.
+//! An S3 on this machine that is not ours: `s3s-fs`, which keeps objects in a folder. It can go away and come back.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -28,9 +28,14 @@ pub struct Server {
 
 impl Server {
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// At another address of this machine.
+    pub fn start_at(address: Ipv4Addr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
-        let mut server = Self { folder, address: SocketAddr::from(([127, 0, 0, 1], 0)), running: None };
+        let mut server = Self { folder, address: SocketAddr::from((address, 0)), running: None };
         server.come_back();
         server
     }
