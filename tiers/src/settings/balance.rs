@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ntier_balancer::settings::{AccessLog, Choice, HashBy, Place};
 
