@@ -3,6 +3,7 @@
 //! What ends by itself is started again: it is there to be killed, and to see that nobody notices.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -133,6 +134,8 @@ struct Plan {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, String)>,
+    /// Where it writes what it says; here, with its name, without one.
+    log: Option<PathBuf>,
     /// What asks it to end in order, as `kill` has it.
     signal: rustix::process::Signal,
 }
@@ -167,7 +170,14 @@ impl Program {
         }
         arguments.extend(more.iter().map(OsString::from));
         let environment = vec![("NTIER_DATABASE_URL", self.url.clone())];
-        Plan { name, program: self.path.clone(), arguments, environment, signal: rustix::process::Signal::TERM }
+        Plan {
+            name,
+            program: self.path.clone(),
+            arguments,
+            environment,
+            log: None,
+            signal: rustix::process::Signal::TERM,
+        }
     }
 }
 
@@ -215,18 +225,19 @@ impl Server {
         }
         let mut arguments: Vec<OsString> =
             vec!["-D".into(), self.data.clone().into(), "-k".into(), self.socket.clone().into()];
-        arguments.extend(["-c", "listen_addresses=", "-c", "log_min_messages=warning"].map(OsString::from));
+        arguments.extend(["-c", "listen_addresses="].map(OsString::from));
         let mut process = Process::start(Plan {
             name: "postgres".into(),
             program: self.programs.join("postgres"),
             arguments,
             environment: Vec::new(),
+            log: Some(self.socket.join("postgres.log")),
             signal: rustix::process::Signal::INT,
         })?;
         let late = Instant::now() + PATIENCE;
         loop {
             let mut command = Command::new(self.programs.join("pg_isready"));
-            if command.arg("-q").arg("-h").arg(&self.socket).status().await?.success() {
+            if command.args(["-q", "-U", "postgres", "-h"]).arg(&self.socket).status().await?.success() {
                 return Ok(process);
             }
             match process.ended() {
@@ -247,7 +258,10 @@ impl Process {
     fn start(plan: Plan) -> Result<Self, Failure> {
         let mut command = Command::new(&plan.program);
         command.args(&plan.arguments).envs(plan.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(match &plan.log {
+            Some(path) => OpenOptions::new().create(true).append(true).open(path)?.into(),
+            None => Stdio::piped(),
+        });
         // The keyboard asks this process alone to end, which asks them in their order.
         command.process_group(0).kill_on_drop(true);
         let started = command.spawn();
