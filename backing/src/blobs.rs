@@ -16,10 +16,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+mod carry;
 mod disk;
 mod id;
 mod s3;
 
+pub use carry::carry;
 pub use disk::Disk;
 pub use id::BlobId;
 pub use s3::{S3, S3Settings};
@@ -74,6 +76,9 @@ pub enum Error {
     /// Somebody has to change a setting, or what the key may do.
     #[error("the S3 bucket {bucket} refuses: {cause}; is there such a bucket, and may this key write to it?")]
     Refused { bucket: String, cause: String },
+    /// What was written is not what is read.
+    #[error("the blob {0} is another one after it was copied")]
+    Differs(BlobId),
     #[error("blobs: {0}")]
     Io(#[source] io::Error),
 }
@@ -91,9 +96,22 @@ impl Blobs {
     /// Begins a blob. Nobody sees it before [`Writer::finish`].
     #[expect(clippy::unused_async, reason = "another store may have to be asked")]
     pub async fn writer(&self) -> Result<Writer, Error> {
+        Ok(self.writer_of(BlobId::random()))
+    }
+
+    /// Begins a blob that has a name already, in another store.
+    fn writer_of(&self, id: BlobId) -> Writer {
         match self {
-            Self::Disk(disk) => Ok(Writer::Disk(disk.writer())),
-            Self::S3(s3) => Ok(Writer::S3(Box::new(s3.writer()))),
+            Self::Disk(disk) => Writer::Disk(disk.writer(id)),
+            Self::S3(s3) => Writer::S3(Box::new(s3.writer(id))),
+        }
+    }
+
+    /// How many bytes a blob has.
+    pub async fn size(&self, id: &BlobId) -> Result<u64, Error> {
+        match self {
+            Self::Disk(disk) => disk.size(id).await,
+            Self::S3(s3) => s3.size(id).await,
         }
     }
 

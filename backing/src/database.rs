@@ -8,6 +8,7 @@ pub mod catalog;
 mod connection;
 mod engine;
 mod handshake;
+mod line;
 pub mod migrations;
 mod progress;
 mod referee;
@@ -28,8 +29,12 @@ use tokio::sync::{broadcast, oneshot};
 
 use connection::{Task, Work};
 pub use engine::{Embedded, EngineCommand};
+pub use line::Line;
 use slot::Slot;
 pub use url::{Address, Fault as UrlFault, Host, SslMode, parse as parse_url, parse_connection};
+
+/// With this SQLSTATE triggers refuse writes while a database is moved elsewhere: nothing was run, and later it may be.
+pub const CLOSED: &str = "NT503";
 
 /// Statements that run in one transaction, in one round trip.
 #[derive(Debug, Clone)]
@@ -318,7 +323,10 @@ impl Database {
         let (reply, answer) = oneshot::channel();
         let slot = self.choose();
         let _load = slot.submit(Work { task, deadline, reply, others: Vec::new(), attempts: 0 })?;
-        answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the database is closed".into())))
+        match answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the database is closed".into()))) {
+            Err(Error::Refused(refusal)) if refusal.code == CLOSED => Err(Error::Unavailable(refusal.message)),
+            answer => answer,
+        }
     }
 
     /// The first idle connection, so that few are opened; else the one with the least to do of those that get on. What is written

@@ -82,6 +82,20 @@ not changed here; the node takes a change of that file likewise.
   ntier keys rotate
   ntier keys rotate --algorithm eddsa";
 
+const MOVE: &str = "\
+Takes the application to another database: from the embedded one to a PostgreSQL server, back to a data directory, or from one \
+server to another, with its schema, rows, users, files and keys. It goes on answering meanwhile. At the end writes are refused for a \
+moment: the rest is copied, both ends are compared, row by row and file by file, and how long that took is said. Passwords, sessions, \
+API keys and file names stay as they are.
+
+  ntier move --to postgres://user:password@host/database
+  ntier move --to postgres://… --to-settings new/ntier.toml     files to S3 as [storage.s3] there says
+  ntier move --database-url postgres://… --to ./data            back
+  ntier move --to dump.sql                                      out: a script for psql
+
+The target has to be empty. Killed or broken off, the same command goes on where it was. Afterwards the old database takes no \
+writes, so that none is lost there; --cancel opens it again, also before the end.";
+
 pub fn command() -> Command {
     let styles = Styles::styled()
         .header(AnsiColor::Green.on_default().bold())
@@ -123,6 +137,43 @@ pub fn command() -> Command {
         .subcommand(
             few(Command::new("migrate").about("Apply what is pending in supabase/migrations, then end"))
                 .arg(Arg::new("status").long("status").action(ArgAction::SetTrue).help("Only say what is pending")),
+        )
+        .subcommand(
+            few(Command::new("move").about("Take the application to another database").long_about(MOVE))
+                .arg(
+                    Arg::new("to")
+                        .long("to")
+                        .value_name("URL|DIR|FILE.sql")
+                        .required_unless_present_any(["cancel", "to-settings"])
+                        .help("Where to: a PostgreSQL server, a data directory for the embedded database, or a script"),
+                )
+                .arg(
+                    Arg::new("to-data")
+                        .long("to-data")
+                        .value_name("DIR")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("A data directory for keys and files beside the server [default: they stay]"),
+                )
+                .arg(
+                    Arg::new("to-settings")
+                        .long("to-settings")
+                        .value_name("FILE")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("An ntier.toml of the target: where its data and files are"),
+                )
+                .arg(
+                    Arg::new("leave-out")
+                        .long("leave-out")
+                        .action(ArgAction::SetTrue)
+                        .help("Go without what cannot be taken along, such as foreign tables"),
+                )
+                .arg(
+                    Arg::new("cancel")
+                        .long("cancel")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["to", "to-data", "to-settings", "leave-out"])
+                        .help("Forget a move: writes are done here again"),
+                ),
         )
         .subcommand(
             with_settings(

@@ -10,6 +10,7 @@ mod engine;
 mod failure;
 mod keys;
 mod migrate;
+mod moving;
 mod node;
 mod progress;
 mod rest;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         "rest" => run(rest::run(flags)),
         "balance" => run(balance::run(flags)),
         "migrate" => run(migrate::run(flags)),
+        "move" => run(moving::run(flags)),
         "keys" => keys::run(flags),
         "sql" => run(sql::run(flags)),
         "status" => run(status::run(flags)),

@@ -34,6 +34,8 @@ pub struct World {
     /// Of the node, beside ours.
     environment: Vec<(String, String)>,
     folder: TempDir,
+    /// Of the data directory in that folder.
+    data: &'static str,
 }
 
 impl World {
@@ -115,7 +117,7 @@ impl World {
             environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let node = start(&environment, command, &data, &flags);
         let keys = node::keys(&data);
-        Self { backend, node, keys, database_url, agent: agent(), command, flags, environment, folder }
+        Self { backend, node, keys, database_url, agent: agent(), command, flags, environment, folder, data: "data" }
     }
 
     /// Kills the node and starts it again.
@@ -135,8 +137,41 @@ impl World {
         start(&self.environment, self.command, &self.data(), &self.flags)
     }
 
+    /// The application was moved to this server's database: its node is stopped, and another starts there, with the same keys.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn moved(&mut self, database_url: Option<String>) {
+        self.moved_to(self.data, database_url);
+    }
+
+    /// Likewise, to the embedded database in another data directory, a folder of this world.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn moved_home(&mut self, folder: &'static str) {
+        self.moved_to(folder, None);
+    }
+
+    /// Likewise, to a server's database with another data directory.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn moved_to(&mut self, folder: &'static str, database_url: Option<String>) {
+        self.node.stop();
+        self.data = folder;
+        if let Some(at) = self.flags.iter().position(|flag| flag == "--database-url") {
+            self.flags.drain(at..at + 2);
+        }
+        self.flags.extend(database_url.iter().flat_map(|url| ["--database-url".to_owned(), url.clone()]));
+        self.backend = if database_url.is_some() { Backend::Server } else { Backend::Embedded };
+        self.database_url = database_url;
+        self.node = self.another();
+        self.keys = node::keys(&self.data());
+    }
+
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.folder.path().join(self.data)
     }
 
     /// A folder that goes with the world.

@@ -262,7 +262,7 @@ fn create(path: &Path, keys: &Keys) -> Result<(), Error> {
 }
 
 /// Whole or not at all: written beside it, then linked to its name. Where somebody else was faster, theirs stays.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let beside = beside(path);
     let linked = write(&beside, text).and_then(|()| fs::hard_link(&beside, path));
     let _ = fs::remove_file(&beside);

@@ -7,6 +7,7 @@ mod fault;
 pub mod keyring;
 pub mod keys;
 pub mod library;
+pub mod moving;
 pub mod nodes;
 pub mod project;
 pub mod rest;

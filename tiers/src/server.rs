@@ -5,7 +5,7 @@
 //! a change of the files of the keys the keys.
 //! At the end the requests under way are answered, then the database is let go.
 
-mod files;
+pub(crate) mod files;
 mod pages;
 
 use std::io;

@@ -23,7 +23,7 @@ use ntier_security::keys::S3Key;
 
 pub use balance::Balance;
 pub use definitions::{Definition, Kind, definitions};
-pub use load::{Loaded, Root, Sources, load};
+pub use load::{Loaded, Root, Sources, load, load_file};
 pub use ntier_security::network::Network;
 
 use crate::fault::{Fault, Place};

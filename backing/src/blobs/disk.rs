@@ -42,8 +42,18 @@ impl Disk {
         Ok(Self { folder: Arc::new(folder), chunks: Arc::default() })
     }
 
-    pub(super) fn writer(&self) -> Writer {
-        Writer::new(self.folder.clone())
+    pub(super) fn writer(&self, id: BlobId) -> Writer {
+        Writer::new(self.folder.clone(), id)
+    }
+
+    pub(super) async fn size(&self, id: &BlobId) -> Result<u64, Error> {
+        let (folder, id) = (self.folder.clone(), *id);
+        blocking(move || match fs::metadata(folder.blob(&id)) {
+            Ok(file) => Ok(file.len()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::Missing(id)),
+            Err(cause) => Err(cause.into()),
+        })
+        .await
     }
 
     pub(super) async fn read(&self, id: &BlobId, range: Range<u64>) -> Result<Reader, Error> {

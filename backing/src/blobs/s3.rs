@@ -108,8 +108,12 @@ impl S3 {
         })))
     }
 
-    pub(super) fn writer(&self) -> Writer {
-        Writer::new(self.0.clone())
+    pub(super) fn writer(&self, id: BlobId) -> Writer {
+        Writer::new(self.0.clone(), id)
+    }
+
+    pub(super) async fn size(&self, id: &BlobId) -> Result<u64, Error> {
+        Ok(self.0.head(id).await?.size)
     }
 
     pub(super) async fn read(&self, id: &BlobId, range: Range<u64>) -> Result<Reader, Error> {
@@ -181,7 +185,7 @@ impl S3 {
     }
 
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let mut writer = self.writer();
+        let mut writer = self.writer(BlobId::random());
         writer.write(Bytes::from_static(b"Can this be written?")).await?;
         let written = writer.finish().await?;
         self.read(&written.id, 0..written.size_bytes).await?;

@@ -66,6 +66,12 @@ pub enum Error {
     Unread(#[source] DatabaseError),
 }
 
+/// All of it as one script, for a database where none is applied.
+pub fn script_of_all(exposure: Exposure) -> String {
+    let scripts = MIGRATIONS.iter().map(script);
+    [BOOKKEEPING.to_owned()].into_iter().chain(scripts).chain([exposure.script()]).collect::<Vec<_>>().join(";\n")
+}
+
 /// Applies what is pending.
 pub async fn apply(database: &Database, exposure: Exposure) -> Result<Report, Error> {
     let state = State::read(database).await.map_err(Error::Unread)?;

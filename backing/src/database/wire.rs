@@ -109,6 +109,16 @@ pub fn copy_fail(out: &mut BytesMut) {
     message(out, b'f', |out| cstr(out, "COPY FROM STDIN is not possible here"));
 }
 
+/// Rows for a COPY, cut anywhere.
+pub fn copy_data(out: &mut BytesMut, rows: &[u8]) {
+    message(out, b'd', |out| out.put_slice(rows));
+}
+
+/// No more rows come.
+pub fn copy_done(out: &mut BytesMut) {
+    message(out, b'c', |_| {});
+}
+
 /// A simple query: one or more statements in one text.
 pub fn query(out: &mut BytesMut, text: &str) {
     message(out, b'Q', |out| cstr(out, text));

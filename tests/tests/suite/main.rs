@@ -7,6 +7,7 @@ mod commands;
 mod examples;
 mod hostile;
 mod import;
+mod moving;
 mod nodes;
 mod project;
 mod read;

@@ -61,6 +61,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     Ok(Loaded { settings, project, remarks: faults })
 }
 
+/// Settings that a file changes, such as those of another node; all its faults are told.
+pub fn load_file(settings: Settings, path: &Path) -> Result<Settings, Vec<Fault>> {
+    if !path.is_file() {
+        return Err(vec![Fault::error(Place::Together, format!("there is no file {}", path.display()))]);
+    }
+    let mut loader = Loader { settings, faults: Vec::new() };
+    loader.file(path);
+    let Loader { settings, mut faults } = loader;
+    faults.extend(settings.check());
+    // A setting that nobody knows is probably a mistake, and this is not the time for one.
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
 /// The project's folder must be known before the rest can be read.
 fn root(sources: &Sources) -> Root {
     let flag = sources.flags.iter().rev().find(|(name, _)| name == "project").map(|(_, text)| text.clone());

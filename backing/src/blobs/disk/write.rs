@@ -29,6 +29,7 @@ pub const BATCH: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Writer {
     folder: Arc<Folder>,
+    id: BlobId,
     batch: Vec<u8>,
     md5: Option<Md5>,
     state: State,
@@ -44,8 +45,8 @@ enum State {
 }
 
 impl Writer {
-    pub(super) fn new(folder: Arc<Folder>) -> Self {
-        Self { folder, batch: Vec::new(), md5: Some(Md5::new()), state: State::Collecting }
+    pub(super) fn new(folder: Arc<Folder>, id: BlobId) -> Self {
+        Self { folder, id, batch: Vec::new(), md5: Some(Md5::new()), state: State::Collecting }
     }
 
     pub(in crate::blobs) fn forget_md5(&mut self) {
@@ -64,9 +65,9 @@ impl Writer {
 
     pub async fn finish(mut self) -> Result<Written, Error> {
         let (growing, _) = self.written().await?;
-        let (folder, batch, md5) = (self.folder.clone(), mem::take(&mut self.batch), self.md5.take());
+        let (folder, id, batch, md5) = (self.folder.clone(), self.id, mem::take(&mut self.batch), self.md5.take());
         let done = tokio::task::spawn_blocking(move || {
-            let mut growing = growing.map_or_else(|| Growing::begin(&folder, md5), Ok)?;
+            let mut growing = growing.map_or_else(|| Growing::begin(&folder, id, md5), Ok)?;
             growing.append(&batch)?;
             growing.hash(&batch);
             growing.place(&folder)
@@ -78,10 +79,10 @@ impl Writer {
     /// Hands the batch over, after the one before has been written.
     async fn write_batch(&mut self) -> Result<(), Error> {
         let (growing, spare) = self.written().await?;
-        let (folder, batch) = (self.folder.clone(), mem::replace(&mut self.batch, spare));
+        let (folder, id, batch) = (self.folder.clone(), self.id, mem::replace(&mut self.batch, spare));
         let md5 = self.md5.take();
         self.state = State::Writing(tokio::task::spawn_blocking(move || {
-            let mut growing = growing.map_or_else(|| Growing::begin(&folder, md5), Ok)?;
+            let mut growing = growing.map_or_else(|| Growing::begin(&folder, id, md5), Ok)?;
             growing.append(&batch)?;
             growing.start_flush(batch.len());
             growing.hash(&batch);
@@ -130,9 +131,9 @@ struct Growing {
 }
 
 impl Growing {
-    fn begin(folder: &Folder, md5: Option<Md5>) -> io::Result<Self> {
-        let id = BlobId::random();
-        let path = folder.temporary(&id);
+    fn begin(folder: &Folder, id: BlobId, md5: Option<Md5>) -> io::Result<Self> {
+        // Not the blob's own name: somebody who was killed may have begun with the same blob.
+        let path = folder.temporary(&BlobId::random());
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self { id, file, temporary: Temporary(Some(path)), size_bytes: 0, md5 })
     }
@@ -205,14 +206,14 @@ impl Drop for Temporary {
 
 /// A blob with the bytes of this file, where a link cannot be had.
 pub(super) fn duplicate(folder: &Folder, source: &Path) -> io::Result<BlobId> {
-    let mut growing = Growing::begin(folder, None)?;
+    let mut growing = Growing::begin(folder, BlobId::random(), None)?;
     io::copy(&mut File::open(source)?, &mut growing.file)?;
     Ok(growing.place(folder)?.keep().id)
 }
 
 /// Writes a blob and removes it.
 pub(super) fn probe(folder: &Folder) -> io::Result<()> {
-    let mut growing = Growing::begin(folder, None)?;
+    let mut growing = Growing::begin(folder, BlobId::random(), None)?;
     growing.append(b"Can this be written?")?;
     growing.place(folder).map(drop)
 }

@@ -47,8 +47,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(bucket: Arc<Bucket>) -> Self {
-        let id = BlobId::random();
+    pub(super) fn new(bucket: Arc<Bucket>, id: BlobId) -> Self {
         Self {
             id,
             object: Object { path: bucket.path(&id), bucket, upload: None, put: false },
