@@ -17,7 +17,7 @@ use rustls::crypto::aws_lc_rs;
 
 /// From the name's look-up to the last byte.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer.
+/// Bytes of an answer, usually.
 const LONGEST: usize = 1 << 20;
 
 /// Why there is no answer.
@@ -34,15 +34,28 @@ pub enum Fault {
 }
 
 /// Asks others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbound {
     /// Made when it is needed first: most nodes never ask anybody, and the root certificates take memory.
     client: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    /// Bytes of an answer.
+    longest: usize,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self::with_longest(LONGEST)
+    }
 }
 
 impl Outbound {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For answers of so many bytes at most.
+    pub fn with_longest(longest: usize) -> Self {
+        Self { client: OnceLock::new(), longest }
     }
 
     /// Sends the request, whose URI is absolute, over TLS where it says `https`.
@@ -56,7 +69,7 @@ impl Outbound {
             };
             let response = client.request(request.map(Full::new)).await.map_err(unreachable)?;
             let (parts, body) = response.into_parts();
-            let read = Limited::new(body, LONGEST).collect().await;
+            let read = Limited::new(body, self.longest).collect().await;
             let body = read.map_err(|cause| Fault::Answer { host: host.clone(), cause: cause.to_string() })?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };

@@ -96,6 +96,16 @@ API keys and file names stay as they are.
 The target has to be empty. Killed or broken off, the same command goes on where it was. Afterwards the old database takes no \
 writes, so that none is lost there; --cancel opens it again, also before the end.";
 
+const BANS: &str = "\
+Lists who is kept out, and why. Addresses that attack are banned by themselves (the settings defence.*), each time for longer; here \
+networks are banned and pardoned by hand, or named as never to be banned. It works while nodes run: each of them, and each balancer, \
+heeds a change within seconds.
+
+  ntier bans
+  ntier bans add 203.0.113.0/24 --for 24h --reason 'asks for everything'
+  ntier bans add 198.51.100.7 --never
+  ntier bans lift 203.0.113.7";
+
 pub fn command() -> Command {
     let styles = Styles::styled()
         .header(AnsiColor::Green.on_default().bold())
@@ -211,6 +221,7 @@ pub fn command() -> Command {
                 )
                 .arg(json("Rows as JSON, one array of objects for each statement")),
         )
+        .subcommand(bans(few))
         .subcommand(
             few(Command::new("status").about("Say whether a node runs here, and what its database holds"))
                 .arg(json("As one JSON object")),
@@ -244,6 +255,31 @@ fn balance() -> Command {
         })
         .arg(json("As one JSON object")),
     )
+}
+
+fn bans(few: impl Fn(Command) -> Command) -> Command {
+    let flag = |name: &'static str, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let value = |name: &'static str, value, help| Arg::new(name).long(name).value_name(value).help(help);
+    let network = || Arg::new("network").value_name("NETWORK").help("An address, or a range such as 203.0.113.0/24");
+    few(Command::new("bans").about("Show who is kept out; ban and pardon").long_about(BANS))
+        .args_conflicts_with_subcommands(true)
+        .args([flag("all", "Also bans that are over"), json("As a JSON array")])
+        .subcommand(
+            few(Command::new("list").about("Show who is kept out, as without it"))
+                .args([flag("all", "Also bans that are over"), json("As a JSON array")]),
+        )
+        .subcommand(
+            few(Command::new("add").about("Ban a network, or have it never banned"))
+                .arg(network().required(true))
+                .arg(value("for", "TIME", "So long, such as 30min or 24h [default: until it is lifted]"))
+                .arg(value("reason", "TEXT", "Why, for those who read the list"))
+                .arg(flag("never", "It is never banned, whatever it does")),
+        )
+        .subcommand(
+            few(Command::new("lift").about("Take back what is said of a network, and forget what was"))
+                .arg(network().required_unless_present("all").conflicts_with("all"))
+                .arg(flag("all", "All bans")),
+        )
 }
 
 fn json(help: &'static str) -> Arg {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod balance;
+mod bans;
 mod end;
 mod engine;
 mod failure;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         "move" => run(moving::run(flags)),
         "keys" => keys::run(flags),
         "sql" => run(sql::run(flags)),
+        "bans" => run(bans::run(flags)),
         "status" => run(status::run(flags)),
         "up" => run(up::run(flags)),
         _ => return ExitCode::from(2),

@@ -4,12 +4,18 @@
 //! who the caller is.
 
 pub mod bearer;
+mod bounded;
 pub mod caller;
+pub mod defence;
+pub mod firewall;
+pub mod intrusion;
 pub mod keys;
 pub mod legacy_refresh;
 pub mod network;
+pub mod networks;
 pub mod one_time;
 pub mod password;
+pub mod rates;
 pub mod refresh;
 mod role_path;
 mod secret;

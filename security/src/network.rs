@@ -1,16 +1,54 @@
 //! Networks, and whose address a request has when proxies stand in front.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An address, or a range of them in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
 impl Network {
+    /// The network of this address whose first `prefix` bits are its own; `None` where an address has fewer.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let address = address.to_canonical();
+        (prefix <= width(address)).then_some(Self { address, prefix })
+    }
+
+    /// What counts as one when requests are counted, and what is banned together: an IPv4 address, but of IPv6 a /64, as whoever has one
+    /// of its addresses has them all.
+    pub fn of_client(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        let prefix = if address.is_ipv4() || address.is_loopback() { width(address) } else { 64 };
+        let network = Self { address, prefix };
+        Self { address: network.range().0, prefix }
+    }
+
+    /// How many bits are its own.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Its first address and its last.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        let host = u32::from(width(self.address) - self.prefix);
+        match self.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(host).unwrap_or(0);
+                let first = address.to_bits() & mask;
+                (Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(first | !mask).into())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(host).unwrap_or(0);
+                let first = address.to_bits() & mask;
+                (Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(first | !mask).into())
+            }
+        }
+    }
+
     pub fn contains(&self, other: IpAddr) -> bool {
         let other = other.to_canonical();
         let (one, other, width) = match (self.address, other) {
@@ -23,15 +61,26 @@ impl Network {
     }
 }
 
+impl fmt::Display for Network {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.range().0;
+        if self.prefix == width(first) { write!(out, "{first}") } else { write!(out, "{first}/{}", self.prefix) }
+    }
+}
+
+/// Bits of an address of this kind.
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 impl FromStr for Network {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.trim().parse().map_err(drop)?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(width), |prefix| prefix.trim().parse().map_err(drop))?;
-        if prefix > width { Err(()) } else { Ok(Self { address, prefix }) }
+        let prefix = prefix.map_or(Ok(width(address)), |prefix| prefix.trim().parse().map_err(drop))?;
+        if prefix > width(address) { Err(()) } else { Ok(Self { address, prefix }) }
     }
 }
 
@@ -74,6 +123,27 @@ mod tests {
             assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
         }
         assert!("10.0.0.0/33".parse::<Network>().is_err() && "here".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn networks_are_written_as_they_are_read() {
+        for (text, expected) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("2001:db8::7/32", "2001:db8::/32"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), expected);
+        }
+        for (address, expected) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(Network::of_client(address.parse().unwrap()).to_string(), expected);
+        }
     }
 
     #[test]

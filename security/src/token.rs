@@ -151,6 +151,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether nobody of ours can have made the token. One that is too old, or for another audience, is no sign of anything.
+    pub fn is_forged(&self) -> bool {
+        match self {
+            Self::Malformed | Self::Unsecured | Self::NoKey | Self::Signature => true,
+            Self::Empty
+            | Self::Parts(_)
+            | Self::Claims
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::IssuedInFuture
+            | Self::Audience
+            | Self::NotANumber(_)
+            | Self::AudienceType => false,
+        }
+    }
+
     /// PostgREST's code: 301 for what cannot be decoded, 303 for claims that do not hold.
     pub fn code(&self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ntier_backing::database::{Embedded, EngineCommand, Options, Target};
 
+use crate::defence;
 use crate::settings::Settings;
 
 /// The channel on which PostgREST's users say that the schema changed.
@@ -43,7 +44,7 @@ pub fn options(settings: &Settings) -> Options {
     Options {
         connections: settings.connections,
         max_waiting: settings.max_waiting,
-        listen: vec![CHANNEL.into()],
+        listen: vec![CHANNEL.into(), defence::CHANNEL.into()],
         ..Options::default()
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod database;
+pub mod defence;
 mod directories;
 mod fault;
 pub mod keyring;

@@ -36,7 +36,7 @@ use crate::nodes::Advertised;
 use crate::project::{Outcome, Project, migrate};
 use crate::settings::{Mode, Settings};
 use crate::whereabouts::{self, Whereabouts};
-use crate::{directories, keys};
+use crate::{defence, directories, keys};
 
 /// How long an advertised node waits for balancers to see that it leaves.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -78,6 +78,8 @@ pub enum Error {
     Files(#[from] files::Error),
     #[error(transparent)]
     Bus(#[from] bus::Error),
+    #[error("networks to keep out cannot be read: {0}")]
+    Networks(#[from] defence::Unread),
 }
 
 /// A node that answers.
@@ -102,6 +104,7 @@ pub struct Running {
     keeping: Option<JoinHandle<()>>,
     meeting: Option<JoinHandle<()>>,
     following: Option<(Arc<Realtime>, JoinHandle<()>)>,
+    defending: Option<JoinHandle<()>>,
 }
 
 /// Starts the node. `program` is this executable, which is started again as the database engine.
@@ -199,6 +202,7 @@ async fn serve(
         files::declare(&database, &storage, project, &|outcome| observe(Step::Done(outcome))).await?;
     }
     let (stop, stopped) = watch::channel(false);
+    let defending = defend(settings, &node, &database);
     let listening = tokio::spawn(follow(rest.clone(), settings.log, notifications));
     let sweeping = tokio::spawn(sweep(database.clone()));
     let delivering = delivery.map(|delivery| {
@@ -247,6 +251,7 @@ async fn serve(
         keeping,
         meeting,
         following,
+        defending,
     })
 }
 
@@ -258,10 +263,12 @@ fn node(
     blobs: Option<Blobs>,
     bus: Bus,
     url: &str,
-) -> Result<Node, keys::Error> {
+) -> Result<Node, Error> {
     let limits =
         Limits { body_bytes: usize::try_from(settings.api.max_body).unwrap_or(usize::MAX), ..Limits::default() };
-    let doorkeeper = Arc::new(Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref())?);
+    let doorkeeper = Arc::new(
+        Doorkeeper::new(keys, settings.api.require_key, settings.jwt_audience.as_deref()).map_err(keys::Error::from)?,
+    );
     let vault = keys::vault(settings)?;
     let auth = settings.auth.clone().map(|auth| {
         let url = if auth.url.is_empty() { url.to_owned() } else { auth.url.clone() };
@@ -297,7 +304,8 @@ fn node(
         inbox: settings.mode == Mode::Dev
             && settings.auth.as_ref().is_some_and(|auth| auth.smtp.is_none() || auth.sms.service.is_none()),
         trusted: settings.trusted_proxy.clone(),
-        jwks: RwLock::new(keys.jwks()?.to_string()),
+        defence: settings.defence.defence(&settings.trusted_proxy)?,
+        jwks: RwLock::new(keys.jwks().map_err(keys::Error::from)?.to_string()),
         site: folder.or(bucket).map(Site::new),
         pages: match settings.mode {
             Mode::Dev => pages::dev(settings, project, keys, url),
@@ -372,7 +380,7 @@ impl Running {
         if let Some(advertised) = self.advertised {
             advertised.end().await;
         }
-        for task in self.delivering.into_iter().chain(self.keeping).chain(self.meeting) {
+        for task in self.delivering.into_iter().chain(self.keeping).chain(self.meeting).chain(self.defending) {
             task.abort();
         }
         self.database.close().await;
@@ -426,6 +434,7 @@ async fn sweep(database: Database) {
             "delete from auth.oauth_client_states where created_at < now() - interval '1 day'",
             "delete from auth.oauth_authorizations where expires_at < now() - interval '1 day'",
             "delete from auth.webauthn_challenges where expires_at < now() - interval '1 day'",
+            "delete from ntier.bans where expires_at < now() - interval '30 days'",
             "delete from auth.mfa_challenges where created_at < now() - interval '1 day'",
         ];
         let statement = |text: &str| Statement { text: text.into(), parameters: Vec::new() };
@@ -441,6 +450,14 @@ fn storage_of(node: &Node) -> Option<Arc<Storage>> {
         Service::Backend(backend) => backend.storage.clone(),
         Service::DataApi(_) | Service::Admin(_) => None,
     }
+}
+
+/// Keeps the node's defence going, if it has one.
+fn defend(settings: &Settings, node: &Node, database: &Database) -> Option<JoinHandle<()>> {
+    let Service::Backend(backend) = &node.service else { return None };
+    let (defence, told) = (backend.defence.clone()?, database.notifications());
+    let (settings, log) = (settings.defence.clone(), settings.log);
+    Some(tokio::spawn(defence::keep(settings, defence, defence::Role::Node, database.clone(), log, told)))
 }
 
 fn realtime_of(node: &Node) -> Option<Arc<Realtime>> {

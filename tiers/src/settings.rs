@@ -25,7 +25,9 @@ pub use balance::Balance;
 pub use definitions::{Definition, Kind, definitions};
 pub use load::{Loaded, Root, Sources, load, load_file};
 pub use ntier_security::network::Network;
+pub use value::duration;
 
+pub use crate::defence::Settings as Defence;
 use crate::fault::{Fault, Place};
 
 /// Which command asks: they differ in defaults.
@@ -71,6 +73,8 @@ pub struct Settings {
     pub storage: Storage,
     pub realtime: Realtime,
     pub balance: Balance,
+    /// Whoever attacks is kept out.
+    pub defence: Defence,
     pub log: Log,
 }
 
@@ -248,6 +252,7 @@ impl Settings {
             storage: Storage::default(),
             realtime: Realtime::default(),
             balance: Balance::default(),
+            defence: Defence::default(),
             log: Log::Faults,
         }
     }
@@ -272,6 +277,15 @@ impl Settings {
         }
         if self.database.is_none() && matches!(self.realtime.bus, Bus::Postgres | Bus::Nats(_)) {
             refuse("realtime.bus needs database_url: the embedded database has one node".into());
+        }
+        let crowdsec = &self.defence.crowdsec;
+        if crowdsec.url.is_some() != crowdsec.key.is_some() {
+            refuse(
+                "defence.crowdsec_url needs defence.crowdsec_key, the key of a bouncer, and the other way round".into(),
+            );
+        }
+        if self.defence.policy.throttle_at > self.defence.policy.ban_at {
+            refuse("defence.throttle_at is above defence.ban_at: nobody would be slowed down before".into());
         }
         self.check_files(&mut refuse);
         faults

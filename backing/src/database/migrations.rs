@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 18, name: "changes", sql: include_str!("../../../migrations/0018_changes.sql") },
     Migration { version: 19, name: "bus", sql: include_str!("../../../migrations/0019_bus.sql") },
     Migration { version: 20, name: "nodes", sql: include_str!("../../../migrations/0020_nodes.sql") },
+    Migration { version: 21, name: "defence", sql: include_str!("../../../migrations/0021_defence.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

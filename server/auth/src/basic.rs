@@ -85,7 +85,9 @@ impl Auth {
             Ok(now_known) => Ok(known.insert(now_known).token.clone()),
             Err(error) => {
                 self.remembered.forget(&key);
-                Err(respond::error(&error, Version::of(None)))
+                let mut response = respond::error(&error, Version::of(None));
+                visitor.tell_account(&mut response);
+                Err(response)
             }
         }
     }

@@ -123,10 +123,12 @@ impl Auth {
         let version = request.headers().get("x-supabase-api-version").and_then(|value| value.to_str().ok());
         let version = Version::of(version);
         let visitor = Visitor::new(&request, address);
-        match self.route(path, &visitor, &request).await {
+        let mut response = match self.route(path, &visitor, &request).await {
             Ok(response) => response,
             Err(error) => respond::error(&error, version),
-        }
+        };
+        visitor.tell_account(&mut response);
+        response
     }
 
     async fn route(&self, path: &str, visitor: &Visitor, request: &Request<Bytes>) -> Result<Response<Bytes>, Error> {

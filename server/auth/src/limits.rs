@@ -126,6 +126,9 @@ pub(crate) fn too_soon(left: i64) -> Error {
 impl Auth {
     /// Counts the request, and refuses it where there were too many.
     pub(crate) async fn limit(&self, limit: Limit, visitor: &Visitor, account: Option<&str>) -> Result<(), Error> {
+        if let Some(account) = account {
+            visitor.account.get_or_init(|| account.to_lowercase());
+        }
         let mut buckets = buckets(&self.settings.rates, limit, &visitor.address, account);
         let most = match limit {
             Limit::Mail => self.settings.mails_per_hour,

@@ -1,11 +1,13 @@
 //! What a request says of whoever sends it.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use ntier_protocol::auth::error::{Code, Error as Refused};
 use ntier_security::caller::{Caller, Credentials, Refusal};
+use ntier_security::intrusion;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -25,6 +27,8 @@ pub struct Visitor {
     authorization: Option<String>,
     apikey: Option<String>,
     query: Vec<(String, String)>,
+    /// The account that the request names, once a flow has read it.
+    pub account: OnceLock<String>,
 }
 
 impl Visitor {
@@ -38,6 +42,14 @@ impl Visitor {
             authorization: header("authorization"),
             apikey: header("apikey"),
             query: pairs(request.uri().query().unwrap_or_default()),
+            account: OnceLock::new(),
+        }
+    }
+
+    /// Says with the answer which account the request named, for whoever counts what was tried.
+    pub fn tell_account(self, response: &mut Response<Bytes>) {
+        if let Some(account) = self.account.into_inner() {
+            response.extensions_mut().insert(intrusion::Account(account));
         }
     }
 

@@ -6,16 +6,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use ntier_auth::Auth;
 use ntier_realtime::Realtime;
 use ntier_rest::{Identified, Rest};
 use ntier_security::caller::Doorkeeper;
+use ntier_security::defence::Defence;
 use ntier_security::keys::{Fault, Keys};
 use ntier_security::network::{self, Network};
 use ntier_storage::{Body, Storage};
 
-use crate::listen::Peer;
+use crate::guard::{self, Client};
 use crate::site::Site;
 use crate::{admin, basic, cookies, cors, identify, json, not_found};
 
@@ -37,6 +38,8 @@ pub struct Backend {
     pub inbox: bool,
     /// Proxies that say whose request it is.
     pub trusted: Vec<Network>,
+    /// `None` where everybody is let in.
+    pub defence: Option<Arc<Defence>>,
     /// The public keys, as `/auth/v1/.well-known/jwks.json` gives them.
     pub jwks: RwLock<String>,
     /// A web site to serve at `/`.
@@ -108,7 +111,7 @@ impl Backend {
 
     async fn file(&self, storage: &Storage, path: &str, mut request: Request<Body>) -> Response<Body> {
         if storage.takes_passwords(path) {
-            let address = self.address(&request);
+            let address = address(&request);
             if let Err(refusal) = Box::pin(basic::to_bearer(request.headers_mut(), self.auth.as_ref(), address)).await {
                 return refusal;
             }
@@ -116,10 +119,12 @@ impl Backend {
         storage.answer(path, request).await
     }
 
-    /// Of the client.
-    fn address<B>(&self, request: &Request<B>) -> IpAddr {
-        let peer = request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.0);
-        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+    /// Whose request it is that came from `peer`.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.trusted.iter().any(|network| network.contains(peer)) {
+            return peer.to_canonical();
+        }
+        let forwarded = headers.get_all("x-forwarded-for").iter();
         let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
         network::client(peer, &forwarded, &self.trusted)
     }
@@ -193,7 +198,7 @@ impl Backend {
         if !is_open && let Err(refusal) = identify::admit(&self.doorkeeper, request.headers()) {
             return identify::refuse(&refusal);
         }
-        let address = self.address(&request);
+        let address = address(&request);
         auth.answer(path, address, request).await
     }
 
@@ -209,6 +214,11 @@ impl Backend {
             return identify::refuse_description();
         }
         let (mut parts, body) = request.into_parts();
+        if let Some(defence) = &self.defence
+            && let Err(refusal) = guard::admit_user(defence, &caller.claims, &parts)
+        {
+            return refusal;
+        }
         let uri = match parts.uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
@@ -220,6 +230,11 @@ impl Backend {
         let who = Identified { caller: &caller, took: begun.elapsed() };
         ntier_rest::answer(&self.rest, who, Request::from_parts(parts, body)).await
     }
+}
+
+/// Of the client; a request that came by no socket is this machine's.
+fn address<B>(request: &Request<B>) -> IpAddr {
+    request.extensions().get::<Client>().map_or(Ipv4Addr::LOCALHOST.into(), |client| client.0)
 }
 
 impl Page {

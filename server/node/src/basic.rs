@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use ntier_auth::Auth;
+use ntier_security::intrusion::Event;
 use ntier_storage::Body;
 
 use crate::cookies;
@@ -32,7 +33,12 @@ pub async fn to_bearer(headers: &mut HeaderMap, auth: Option<&Auth>, address: Ip
             {
                 return Err(response.map(ntier_storage::full));
             }
-            Err(_) => return Err(refuse()),
+            Err(response) => {
+                let mut refused = refuse();
+                refused.extensions_mut().insert(Event::WrongPassword);
+                refused.extensions_mut().extend(response.into_parts().0.extensions);
+                return Err(refused);
+            }
         }
     };
     let Ok(mut bearer) = HeaderValue::from_str(&format!("Bearer {token}")) else { return Err(refuse()) };

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use ntier_security::UnixTime;
 use ntier_security::caller::{Caller, Credentials, Doorkeeper, Refusal};
+use ntier_security::intrusion::Event;
 use serde_json::json;
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
@@ -54,6 +55,9 @@ pub fn refuse(refusal: &Refusal) -> Response<Bytes> {
         }
     };
     let mut response = super::json(StatusCode::UNAUTHORIZED, body.to_string());
+    if is_forged(refusal) {
+        response.extensions_mut().insert(Event::WrongKey);
+    }
     let challenge = match refusal {
         Refusal::Token(token) => format!("Bearer error=\"invalid_token\", error_description=\"{token}\""),
         _ => "Bearer".into(),
@@ -62,6 +66,15 @@ pub fn refuse(refusal: &Refusal) -> Response<Bytes> {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// Whether it was shown something that never was ours; what is only too old is not.
+fn is_forged(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::UnknownKey | Refusal::SecretInBrowser => true,
+        Refusal::NoKey => false,
+        Refusal::Token(token) => token.is_forged(),
+    }
 }
 
 /// The description names every table and column: it is for those who hold a secret key (checklist Z6).

@@ -9,6 +9,7 @@ mod basic;
 mod cookies;
 mod cors;
 mod data_api;
+mod guard;
 mod identify;
 mod listen;
 mod observe;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use ntier_realtime::Realtime;
 use ntier_storage::Body;
 
@@ -116,11 +117,12 @@ impl Node {
     }
 
     fn answered<B>(&self, asked: Asked, mut response: Response<B>) -> Response<B> {
+        self.learn(&asked, &mut response);
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let cause = response.extensions_mut().remove::<ntier_storage::Cause>();
         self.log.observe(&Observation::Answered {
             method: asked.method.as_str(),
-            path: &asked.path,
+            path: asked.uri.path(),
             status: response.status().as_u16(),
             cause: cause.as_ref().map(|cause| cause.0.as_str()),
             took: asked.begun.elapsed(),
@@ -133,12 +135,18 @@ impl Node {
 struct Asked {
     begun: Instant,
     method: Method,
-    path: String,
+    uri: Uri,
+    client: Option<guard::Client>,
 }
 
 impl Asked {
     fn of<B>(request: &Request<B>) -> Self {
-        Self { begun: Instant::now(), method: request.method().clone(), path: request.uri().path().to_owned() }
+        Self {
+            begun: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            client: request.extensions().get().copied(),
+        }
     }
 }
 

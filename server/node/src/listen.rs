@@ -29,7 +29,7 @@ use crate::sendfile::{Sending, Socket as Sends, Spans};
 use crate::stream::{Expectation, Inbound, Outbound};
 use crate::target::{Boundary, Encoded};
 use crate::websocket::{self, Seat};
-use crate::{Node, Observation};
+use crate::{Asked, Node, Observation};
 
 /// Waiting connections the kernel keeps for us.
 const BACKLOG: i32 = 1024;
@@ -174,6 +174,7 @@ async fn worker(node: &Arc<Node>, socket: Listener, mut stop: watch::Receiver<bo
         let (node, stop) = (node.clone(), stop.clone());
         match accepted {
             Ok(Accepted::Tcp(stream, peer)) => tokio::spawn(async move {
+                let Some(_connected) = node.connected(peer) else { return };
                 // Answers are whole when they are written; waiting for more would only delay them.
                 let _ = stream.set_nodelay(true);
                 connection(node, stream, Peer(peer), Seat::new(place), stop).await;
@@ -244,10 +245,13 @@ where
     let handler = {
         let (node, stop) = (node.clone(), stop.clone());
         service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            let admitted = node.admit(&mut request, peer.0);
             let (seat, stop) = (seat.clone(), stop.clone());
             let (node, boundary, spans) = (node.clone(), boundary.next(), spans.clone());
             async move {
+                if let Err(refusal) = admitted {
+                    return Ok(refusal.map(|body| Outbound::Whole(Full::new(body))));
+                }
                 if let Some(realtime) = node.realtime(request.uri().path()) {
                     let answer = websocket::answer(realtime, request, seat, stop);
                     return Ok(answer.map(|body| Outbound::Whole(Full::new(body))));
@@ -272,6 +276,7 @@ where
         }
     };
     if let Err(cause) = done {
+        node.malformed(&cause, peer.0);
         node.log.observe(&Observation::ConnectionFailed { cause: &cause.to_string() });
     }
 }
@@ -296,15 +301,21 @@ async fn handle(node: &Node, request: Request<Incoming>, boundary: Boundary, spa
 
 async fn handle_whole(node: &Node, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let is_head = request.method() == http::Method::HEAD;
+    let asked = Asked::of(&request);
+    let unread = |status, message| {
+        let mut response = refuse(status, message);
+        node.learn(&asked, &mut response);
+        response
+    };
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, node.limits.body_bytes).collect();
     let response = match timeout(node.limits.body_time, body).await {
         Ok(Ok(body)) => node.answer(Request::from_parts(parts, body.to_bytes())).await,
         Ok(Err(cause)) if cause.is::<LengthLimitError>() => {
-            refuse(StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large")
+            unread(StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large")
         }
-        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "The request body could not be read"),
-        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "The request body took too long"),
+        Ok(Err(_)) => unread(StatusCode::BAD_REQUEST, "The request body could not be read"),
+        Err(_) => unread(StatusCode::REQUEST_TIMEOUT, "The request body took too long"),
     };
     let (mut parts, body) = response.into_parts();
     if is_head && !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {

@@ -47,6 +47,19 @@ pub enum Observation<'a> {
     BusBack {
         lost: u64,
     },
+    Banned {
+        network: &'a str,
+        reason: &'a str,
+        seconds: u64,
+    },
+    /// A dry run.
+    WouldBan {
+        network: &'a str,
+        reason: &'a str,
+    },
+    DefenceFailed {
+        cause: &'a str,
+    },
 }
 
 /// What is shown.
@@ -91,6 +104,11 @@ impl Log {
             Observation::BlobsNotSwept { cause } => eprintln!("blobs not swept: {cause}"),
             Observation::BusAway { cause } => eprintln!("other nodes cannot be reached: {cause}"),
             Observation::BusBack { lost } => eprintln!("other nodes can be reached again bus.lost={lost}"),
+            Observation::Banned { network, reason, seconds } => {
+                eprintln!("banned {network} for {seconds} s: ban.reason={reason}");
+            }
+            Observation::WouldBan { network, reason } => eprintln!("would ban {network}: ban.reason={reason}"),
+            Observation::DefenceFailed { cause } => eprintln!("{cause}"),
             Observation::SchemaNotReloaded { cause } => eprintln!("schema not reloaded: {cause}"),
             Observation::KeysExchanged { signing } => eprintln!("keys exchanged key.id={signing}"),
             Observation::KeysNotRead { cause } => eprintln!("keys not exchanged: {cause}"),

@@ -4,6 +4,7 @@ mod auth;
 mod beyond;
 mod browser;
 mod commands;
+mod defence;
 mod examples;
 mod hostile;
 mod import;

@@ -817,6 +817,230 @@ const DEFINITIONS: &[Definition] = &[
         },
     },
     Definition {
+        name: "defence.mode",
+        kind: Value("MODE"),
+        default: "on",
+        doc: "What becomes of addresses that attack: on (they are slowed down, then banned), watch (only written down), off",
+        set: |settings, text| {
+            let _: () = settings.defence.mode = value::defence(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.never",
+        kind: Value("ADDR,…"),
+        default: "127.0.0.0/8,::1",
+        doc: "Networks that are never banned, slowed down or counted; declared proxies are not either",
+        set: |settings, text| {
+            let _: () = settings.defence.never = value::networks(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.log",
+        kind: Path("FILE"),
+        default: "none",
+        doc: "Where attacks are written down, one JSON object in a line, for fail2ban and CrowdSec",
+        set: |settings, text| {
+            let _: () = settings.defence.log = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.throttle_at",
+        kind: Value("POINTS"),
+        default: "60",
+        doc: "From this score on an address is slowed down",
+        set: |settings, text| {
+            let _: () = settings.defence.policy.throttle_at = f64::from(value::count::<u32>(text, 1)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.ban_at",
+        kind: Value("POINTS"),
+        default: "100",
+        doc: "From this score on it is banned; a wrong password is 5 points",
+        set: |settings, text| {
+            let _: () = settings.defence.policy.ban_at = f64::from(value::count::<u32>(text, 1)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.half_life",
+        kind: Value("TIME"),
+        default: "10min",
+        doc: "A score is half of what it was after this time",
+        set: |settings, text| {
+            let _: () = settings.defence.policy.half_life = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.ban_time",
+        kind: Value("TIME"),
+        default: "10min",
+        doc: "How long the first ban takes; each further one takes four times as long",
+        set: |settings, text| {
+            let _: () = settings.defence.policy.ban_time = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.longest_ban",
+        kind: Value("TIME"),
+        default: "168h",
+        doc: "No ban takes longer",
+        set: |settings, text| {
+            let _: () = settings.defence.policy.longest_ban = value::duration(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.requests_per_address",
+        kind: Value("COUNT"),
+        default: "1000",
+        doc: "Requests of one address (of IPv6 a /64) in a second, and those of five seconds at once, on all nodes together; 0 for no limit",
+        set: |settings, text| {
+            let _: () = settings.defence.per_address = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.requests_per_user",
+        kind: Value("COUNT"),
+        default: "0",
+        doc: "Likewise of one user to the data API; 0 for no limit",
+        set: |settings, text| {
+            let _: () = settings.defence.per_user = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.requests_per_key",
+        kind: Value("COUNT"),
+        default: "0",
+        doc: "Likewise of those with one API key; 0 for no limit",
+        set: |settings, text| {
+            let _: () = settings.defence.per_key = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.connections_per_address",
+        kind: Value("COUNT"),
+        default: "1000",
+        doc: "Connections of one address at once; 0 for no limit",
+        set: |settings, text| {
+            let _: () = settings.defence.connections = value::count(text, 0)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.crowdsec_url",
+        kind: Value("URL"),
+        default: "none",
+        doc: "The local API of a CrowdSec whose decisions are bans here",
+        set: |settings, text| {
+            if !is_private(text) {
+                return Err("expected https://…, or http:// on this machine: a key is sent there".into());
+            }
+            let _: () = settings.defence.crowdsec.url = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "defence.crowdsec_key",
+        kind: Value("SECRET"),
+        default: "none",
+        doc: "The key of a bouncer there (`cscli bouncers add ntier`)",
+        set: |settings, text| {
+            let _: () = settings.defence.crowdsec.key = Some(Secret::new(text.to_owned()));
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.allow",
+        kind: Value("ADDR,…"),
+        default: "any",
+        doc: "Networks that are let in; others are kept out",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.allow = value::networks(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.deny",
+        kind: Value("ADDR,…"),
+        default: "none",
+        doc: "Networks that are kept out; the smallest network that is named counts",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.deny = value::networks(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.deny_file",
+        kind: Path("FILE"),
+        default: "none",
+        doc: "A file with more of them, one in a line; it is read again when it changes",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.deny_file = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.methods",
+        kind: Value("NAME,…"),
+        default: "any",
+        doc: "Methods that are served",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.methods = value::names(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.deny_paths",
+        kind: Value("PATH,…"),
+        default: "none",
+        doc: "Paths that nobody gets to; `*` stands for anything but /, `**` for anything",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.deny_paths = value::patterns(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.max_headers",
+        kind: Value("COUNT"),
+        default: "100 in all",
+        doc: "No request has more headers; fewer than 100 can be said here",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.most_headers = Some(value::count(text, 1)?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.max_header_bytes",
+        kind: Value("SIZE"),
+        default: "16kB in all",
+        doc: "No request has longer headers, names and values together",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.most_header_bytes =
+                Some(value::bytes(text).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))?);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "firewall.max_body",
+        kind: Value("SIZE"),
+        default: "what each API takes",
+        doc: "No request announces a longer body, files included",
+        set: |settings, text| {
+            let _: () = settings.defence.firewall.most_body_bytes = Some(value::bytes(text)?);
+            Ok(())
+        },
+    },
+    Definition {
         name: "database.connections",
         kind: Value("COUNT"),
         default: "twice the processors, at least 4",

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ntier_backing::bus::Servers;
 use ntier_node::Log;
+use ntier_security::defence::Mode;
+use ntier_security::firewall::Pattern;
 use ntier_security::network::Network;
 
 use super::Bus;
@@ -112,6 +114,22 @@ pub fn origin(text: &str) -> Read<String> {
     match uri.scheme_str() {
         Some("http" | "https") if is_bare && has_host => Ok(text.trim_end_matches('/').to_owned()),
         _ => Err(wrong()),
+    }
+}
+
+/// Paths with stars.
+pub fn patterns(text: &str) -> Read<Vec<Pattern>> {
+    let pattern = |name: &String| name.parse().map_err(|()| expected("a path such as /auth/v1/admin/**", name));
+    names(text)?.iter().map(pattern).collect()
+}
+
+/// What is done about attacks; `None` for nothing.
+pub fn defence(text: &str) -> Read<Option<Mode>> {
+    match text {
+        "on" => Ok(Some(Mode::On)),
+        "watch" => Ok(Some(Mode::Watch)),
+        "off" => Ok(None),
+        _ => Err(expected("on, watch or off", text)),
     }
 }
 

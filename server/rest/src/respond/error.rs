@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHE
 use http::{HeaderMap, Response, StatusCode};
 use ntier_backing::database::catalog::{Function, Link, Relationship};
 use ntier_backing::database::{self, Refusal};
+use ntier_security::intrusion::Event;
 use serde_json::{Value, json};
 
 use super::{respond, set};
@@ -65,7 +66,11 @@ impl Wire {
         for (name, value) in self.headers {
             headers.insert(name, value);
         }
-        respond(self.status, headers, body)
+        let mut response = respond(self.status, headers, body);
+        if self.code == "42501" {
+            response.extensions_mut().insert(Event::Denied);
+        }
+        response
     }
 }
 
