@@ -15,7 +15,7 @@ create table if not exists ntier.bans (
 
 -- Rises with each change, so that whoever looks every second reads the list only when it is another.
 create table if not exists ntier.bans_version (
-  only boolean primary key default true check (only),
+  is_only boolean primary key default true check (is_only),
   version bigint not null
 );
 insert into ntier.bans_version (version) values (1) on conflict do nothing;

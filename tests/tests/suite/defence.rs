@@ -57,7 +57,7 @@ fn sign_up(world: &World, email: &str) {
 /// A path that only scanners ask for.
 fn scan(world: &World, from: &str, path: &str) -> u16 {
     let mut ask = world.ask(&Who::Nobody, &format!("GET {path}")).header("x-forwarded-for", from);
-    ask.url = ask.url.replacen("/rest/v1", "", 1);
+    ask.move_to("/rest/v1", "");
     ask.send().status
 }
 
@@ -181,7 +181,7 @@ fn bans_and_exemptions_by_hand(backend: Backend) {
     }
     let admin = |path: &str| {
         let mut ask = world.ask(&Who::Service, "GET /");
-        ask.url = ask.url.replacen("/rest/v1/", path, 1);
+        ask.move_to("/rest/v1/", path);
         let answer = ask.send();
         (answer.status, answer.code())
     };
