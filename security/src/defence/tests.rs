@@ -1,3 +1,5 @@
+//! Who is let in, slowed down and kept out, and what processes tell each other of it.
+
 use super::*;
 use crate::firewall::Access;
 

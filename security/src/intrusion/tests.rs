@@ -1,3 +1,5 @@
+//! What the scores say of attackers, of users who err, and of many behind one address.
+
 use super::*;
 
 fn address(text: &str) -> IpAddr {
