@@ -226,9 +226,11 @@ impl<'a> Second<'a> {
 fn two_nodes_share_a_ban_that_neither_would_have_made() {
     let world = behind_a_proxy(Backend::Server, &[]);
     let second = Second::of(&world);
-    for _ in 0..4 {
-        assert_eq!(scan(&world, ATTACKER, "/.env"), 404);
-        assert_eq!(second.scan(ATTACKER), 404);
+    for round in 0..4 {
+        for status in [scan(&world, ATTACKER, "/.env"), second.scan(ATTACKER)] {
+            // On a slow machine they have told each other before all is asked.
+            assert!(status == 404 || (round > 0 && status == 403), "{round}: {status}");
+        }
     }
     let begun = Instant::now();
     until("both keep it out", || films(&world, ATTACKER) == 403 && second.get(ATTACKER, "/films?limit=1") == 403);
