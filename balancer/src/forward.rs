@@ -180,18 +180,19 @@ impl Visit<'_> {
         let mut last = Refusal::NoBackend;
         loop {
             let ask = Ask { key, tried: &course.tried, turn, now: Instant::now() };
-            let chosen = course.same.take().or_else(|| self.plan.choose(&ask));
+            let same = course.same.take().and_then(|at| Ticket::take(self.plan, at, self.worker));
+            let chosen = same.or_else(|| self.choose(&ask));
             let chosen = if chosen.is_none() && course.attempts == 0 && self.plan.usable(ask.now) > 0 {
                 last = Refusal::Busy;
                 self.wait(&ask).await
             } else {
                 chosen
             };
-            let Some(at) = chosen else { break };
-            let seat = &self.plan.seats[at];
-            account.asks(&seat.backend.name);
+            let Some(ticket) = chosen else { break };
+            let at = ticket.at();
+            account.asks(&ticket.backend().name);
             upload.rewind();
-            let failure = match self.attempt(at, &mut upload, course.attempts > 0).await {
+            let failure = match self.attempt(ticket, &mut upload, course.attempts > 0).await {
                 Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => continue,
                 Ok(answered) => return self.pass_on(answered, upload, account, upgrade),
                 Err(failure) => failure,
@@ -205,8 +206,18 @@ impl Visit<'_> {
         refuse(self.worker, account, last)
     }
 
+    /// A place at the backend that is asked; `None` where none can be.
+    fn choose(&self, ask: &Ask<'_>) -> Option<Ticket> {
+        loop {
+            let at = self.plan.choose(ask)?;
+            if let Some(ticket) = Ticket::take(self.plan, at, self.worker) {
+                return Some(ticket);
+            }
+        }
+    }
+
     /// Waits until a backend has room, for as long as one may.
-    async fn wait(&self, ask: &Ask<'_>) -> Option<usize> {
+    async fn wait(&self, ask: &Ask<'_>) -> Option<Ticket> {
         let (limits, waiting) = (&self.plan.settings.limits, &self.worker.counts.waiting);
         if waiting.get() >= limits.waiting {
             return None;
@@ -216,8 +227,8 @@ impl Visit<'_> {
         loop {
             let freed = self.worker.freed.notified();
             let now = Instant::now();
-            if let Some(at) = self.plan.choose(&Ask { now, ..*ask }) {
-                return Some(at);
+            if let Some(ticket) = self.choose(&Ask { now, ..*ask }) {
+                return Some(ticket);
             }
             if now >= end {
                 return None;
@@ -275,12 +286,11 @@ impl Visit<'_> {
         again
     }
 
-    async fn attempt(&self, at: usize, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
+    async fn attempt(&self, ticket: Ticket, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
         let begun = Instant::now();
-        let seat = &self.plan.seats[at];
+        let seat = ticket.seat();
         let lane = self.worker.lane(&seat.backend);
         let times = &self.plan.settings.times;
-        let ticket = Ticket::new(self.plan, at, self.worker);
         let rested = if is_fresh { None } else { lane.take(begun, times.kept) };
         let mut link = match rested {
             Some(link) => link,

@@ -79,9 +79,19 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub fn new(plan: &Arc<Plan>, at: usize, worker: &Arc<Worker>) -> Self {
-        plan.seats[at].backend.pending.fetch_add(1, Relaxed);
-        Self { plan: plan.clone(), at, worker: worker.clone() }
+    /// `None` where the backend has as many as it takes: other workers send it requests too, since it was chosen.
+    pub fn take(plan: &Arc<Plan>, at: usize, worker: &Arc<Worker>) -> Option<Self> {
+        let pending = &plan.seats[at].backend.pending;
+        if pending.fetch_add(1, Relaxed) >= plan.settings.limits.pending {
+            pending.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self { plan: plan.clone(), at, worker: worker.clone() })
+    }
+
+    /// Which seat of the plan.
+    pub fn at(&self) -> usize {
+        self.at
     }
 
     pub fn seat(&self) -> &Seat {
