@@ -24,7 +24,7 @@ use ntier_security::rates::Rate;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 pub use bans::{Ban, CHANNEL, Verdict, add, lift, list};
-use bans::{Shares, Wanted};
+use bans::{Outcome, Shares, Wanted};
 use records::Records;
 
 /// What a process is told of its defence.
@@ -239,12 +239,13 @@ impl Keeper {
         let (records, lost) = self.defence.take_records();
         let is_on = self.defence.mode() == Mode::On;
         for record in records.iter().filter(|record| record.standing == Standing::Banned) {
-            let wanted = Wanted { network: Network::of_client(record.address), reason: record.event.name() };
-            if is_on && self.wanted.len() < MOST_WANTED && !self.wanted.contains(&wanted) {
+            let (network, reason) = (Network::of_client(record.address), record.event.name());
+            let wanted = Wanted { network, reason, since: Instant::now() };
+            if is_on && self.wanted.len() < MOST_WANTED && self.wanted.iter().all(|other| other.network != network) {
                 self.wanted.push(wanted);
             } else if !is_on {
-                let network = wanted.network.to_string();
-                self.log.observe(&Observation::WouldBan { network: &network, reason: wanted.reason });
+                let network = network.to_string();
+                self.log.observe(&Observation::WouldBan { network: &network, reason });
             }
         }
         let written = self.records.events(&records, lost, self.defence.mode());
@@ -261,11 +262,15 @@ impl Keeper {
     async fn share(&mut self) -> Result<(), ntier_backing::database::Error> {
         let ladder = self.defence.policy().ladder();
         while let Some(wanted) = self.wanted.last() {
-            if let Some(banned) = self.shares.ban(wanted, &ladder).await? {
-                let _ = self.records.ban(wanted, &banned);
-                let network = wanted.network.to_string();
-                let (reason, seconds) = (wanted.reason, banned.seconds);
-                self.log.observe(&Observation::Banned { network: &network, reason, seconds });
+            match self.shares.ban(wanted, &ladder).await? {
+                Outcome::Banned(banned) => {
+                    let _ = self.records.ban(wanted, &banned);
+                    let network = wanted.network.to_string();
+                    let (reason, seconds) = (wanted.reason, banned.seconds);
+                    self.log.observe(&Observation::Banned { network: &network, reason, seconds });
+                }
+                Outcome::Lifted => self.defence.pardon(wanted.network),
+                Outcome::Stands => {}
             }
             self.wanted.pop();
         }

@@ -365,9 +365,11 @@ impl Move<'_> {
         Ok(self.known(facts))
     }
 
-    /// The right MAINTAIN came with PostgreSQL 17.
+    /// Without what one of the ends does not know: the right MAINTAIN came with PostgreSQL 17.
     fn known(&self, facts: Facts) -> Facts {
-        if self.source.major.min(self.target.major) < 17 { facts.without_maintain() } else { facts }
+        let older = self.source.major.min(self.target.major) < 17;
+        let facts = if older { facts.without_maintain() } else { facts };
+        if self.source.is_embedded || self.target.is_embedded { facts.without_unlogged() } else { facts }
     }
 
     async fn check_facts(&mut self, facts: &Facts) -> Result<(), Error> {
@@ -376,18 +378,6 @@ impl Move<'_> {
         }
         for what in &facts.foreign {
             (self.observe)(Event::Note(format!("{what} is left behind")));
-        }
-        let unlogged: Vec<String> = facts
-            .of(Kind::Table)
-            .filter(|table| table.make.starts_with("create unlogged "))
-            .map(|table| format!("alter table {} set logged", table.name))
-            .collect();
-        // Seen with the engine: such a database, made in one go and ended in disorder, is not opened again.
-        if self.target.is_embedded && !unlogged.is_empty() {
-            let list = unlogged.join("; ");
-            return Err(Error::Target(format!(
-                "the embedded database is no place for tables that are not logged: {list}"
-            )));
         }
         let what = "looking for extensions";
         let answers = self.target.run(what, "select quote_ident(name) from pg_available_extensions").await?;

@@ -10,12 +10,21 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::Error;
 
-/// How long to wait for a holder that is about to leave: the child of a node that was killed
+/// How long to wait for a holder that may be about to leave: the child of a node that was killed
 /// notices within milliseconds, but may be in the middle of a statement.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// And for one that says that it leaves: it writes down what it has in memory, and ends before.
+const LEAVING: Duration = Duration::from_secs(35);
 
 /// Held until dropped or until the process ends, however it ends.
-pub struct Lock(#[allow(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// Tells whoever waits that it will not be long. What is lost if that cannot be written is their patience.
+    pub fn leave(&mut self) {
+        let _ = write!(self.0, " leaving");
+    }
+}
 
 pub fn acquire(data: &Path) -> Result<Lock, Error> {
     let path = data.join("lock");
@@ -37,10 +46,13 @@ pub fn acquire(data: &Path) -> Result<Lock, Error> {
             return Err(io("lock")(cause.into()));
         }
         if start.elapsed() > PATIENCE {
-            let mut holder = String::new();
-            let read = file.read_to_string(&mut holder).is_ok();
-            let holder = Some(holder.trim().to_owned()).filter(|pid| read && !pid.is_empty());
-            return Err(Error::Taken { data: data.to_owned(), holder });
+            let mut text = String::new();
+            let is_read = file.rewind().and_then(|()| file.read_to_string(&mut text)).is_ok();
+            let mut words = text.split_whitespace().filter(|_| is_read);
+            let holder = words.next().map(str::to_owned);
+            if words.next().is_none() || start.elapsed() > LEAVING {
+                return Err(Error::Taken { data: data.to_owned(), holder });
+            }
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -6,6 +6,7 @@
 //! leaves; the log makes the next start whole.
 
 mod arrival;
+mod padding;
 mod turns;
 
 use std::io::ErrorKind;
@@ -13,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use oliphaunt_wasix::{DatabaseStorage, Extension, Oliphaunt};
@@ -25,11 +26,14 @@ use crate::lock::{self, Lock};
 use crate::maintenance::Maintenance;
 use crate::parent::{self, Running};
 use crate::{Error, Options, frame, session, socket_path};
+use padding::Padding;
 
 /// A client that idles inside a transaction while others wait loses it after this.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 /// How long the running statement gets once the parent has gone.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the last checkpoint gets after that; what it does not finish the next start does.
+const CLOSING: Duration = Duration::from_secs(30);
 
 /// Serves until standard input ends. On standard output it says `ready`, or `failed` and why.
 pub fn serve(options: &Options) -> ExitCode {
@@ -70,13 +74,20 @@ fn start(options: &Options) -> Result<Server, Error> {
     let listener = bind(&socket).map_err(io("bind the socket in"))?;
     let (leave, left) = UnixStream::pair().map_err(io("make a pipe for"))?;
     let running = Running::new();
-    parent::watch(running.clone(), move || {
-        // The end of the pair wakes the loop, which closes the engine; a statement that runs long gets no say.
-        drop(leave);
-        std::thread::sleep(GRACE);
-        std::process::exit(0);
+    let closing = Arc::new(AtomicBool::new(false));
+    parent::watch(running.clone(), {
+        let closing = closing.clone();
+        move || {
+            // The end of the pair wakes the loop, which closes the engine; a statement that runs long gets no say.
+            drop(leave);
+            std::thread::sleep(GRACE);
+            if closing.load(Ordering::Relaxed) {
+                std::thread::sleep(CLOSING);
+            }
+            std::process::exit(0);
+        }
     });
-    Server::new(engine, listener, running, left, lock)
+    Server::new(engine, listener, running, left, lock, closing)
 }
 
 /// Who ends a service signals all its processes: the node answers what is under way first, and needs the engine for it. The end of
@@ -98,7 +109,18 @@ fn clear(folder: &std::path::Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(folder)
 }
 
+/// Opens the cluster; PostgreSQL recovers from its log where it has to.
 fn open(options: &Options) -> Result<Oliphaunt, Error> {
+    let mut padding = Padding::default();
+    loop {
+        match open_once(options) {
+            Err(Error::Open(cause)) if padding.helps(&options.data, &cause) => {}
+            opened => return opened,
+        }
+    }
+}
+
+fn open_once(options: &Options) -> Result<Oliphaunt, Error> {
     Oliphaunt::builder()
         .storage(DatabaseStorage::Directory(options.data.join("cluster")))
         .extensions([Extension::PGCRYPTO, Extension::PG_TRGM, Extension::UUID_OSSP])
@@ -140,7 +162,9 @@ struct Server {
     /// Ends when the parent has gone.
     left: UnixStream,
     leaving: bool,
-    _lock: Lock,
+    /// Set once the last checkpoint is under way.
+    closing: Arc<AtomicBool>,
+    lock: Lock,
     clients: Vec<Client>,
     /// Whose settings are in the session now.
     current: Option<u32>,
@@ -161,6 +185,7 @@ impl Server {
         running: Running,
         left: UnixStream,
         lock: Lock,
+        closing: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
         let parameters = parameters(&mut engine)?;
         Ok(Self {
@@ -169,7 +194,8 @@ impl Server {
             running,
             left,
             leaving: false,
-            _lock: lock,
+            closing,
+            lock,
             clients: Vec::new(),
             current: None,
             owner: None,
@@ -185,6 +211,8 @@ impl Server {
         loop {
             self.wait();
             if self.leaving {
+                self.closing.store(true, Ordering::Relaxed);
+                self.lock.leave();
                 return self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()));
             }
             self.accept();

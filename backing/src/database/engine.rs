@@ -16,8 +16,8 @@ use super::{Error, handshake};
 
 /// How long opening may take: a first start or a long recovery on a slow disk.
 const OPENING: Duration = Duration::from_mins(2);
-/// How long the child may take to leave once asked.
-const LEAVING: Duration = Duration::from_secs(10);
+/// How long the child may take to leave once asked: it ends by itself before.
+const LEAVING: Duration = Duration::from_secs(35);
 
 /// An embedded database: where it lives and how its engine is started.
 #[derive(Debug, Clone)]

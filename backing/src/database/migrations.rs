@@ -40,6 +40,8 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 19, name: "bus", sql: include_str!("../../../migrations/0019_bus.sql") },
     Migration { version: 20, name: "nodes", sql: include_str!("../../../migrations/0020_nodes.sql") },
     Migration { version: 21, name: "defence", sql: include_str!("../../../migrations/0021_defence.sql") },
+    Migration { version: 22, name: "logged", sql: include_str!("../../../migrations/0022_logged.sql") },
+    Migration { version: 23, name: "lifted_bans", sql: include_str!("../../../migrations/0023_lifted_bans.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

@@ -237,6 +237,9 @@ fn two_nodes_share_a_ban_that_neither_would_have_made() {
     println!("after {:?}", begun.elapsed());
     assert_eq!(second.get(USER, "/films?limit=1"), 200);
     until("the ban is a row", || banned(&world) == [ATTACKER]);
+    assert_eq!(bans(&world, &["lift", ATTACKER]).0, Some(0));
+    until("both let it in", || films(&world, ATTACKER) == 200 && second.get(ATTACKER, "/films?limit=1") == 200);
+    assert_eq!(banned(&world), Vec::<String>::new());
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn an_application_goes_to_a_server_and_back() {
     let next =
         world.sql("insert into odd.\"Strange \"\"table\"\"\" (\"Name\", n) values ('next', 9) returning \"the key\"");
     assert_eq!(next, json!([{ "the key": 130 }]), "sequences go on");
+    world.sql("create unlogged table cache (id int generated always as identity, what text); insert into cache (what) values ('it') returning id");
 
     let home = world.scratch().join("home");
     let said = go(&world, &home.to_string_lossy());
@@ -127,6 +128,9 @@ fn an_application_goes_to_a_server_and_back() {
     assert_eq!(node::keys(&home), keys);
     world.moved_home("home");
     is_at_home(&world, &mut resident);
+    let cache =
+        "select id, what, (select relpersistence from pg_class where oid = 'cache'::regclass) as kind from cache";
+    assert_eq!(world.sql(cache), json!([{ "id": 1, "what": "it", "kind": "p" }]));
 }
 
 /// PostgreSQL's own tool sees no difference between a server's database and what came of it by way of the embedded one.
@@ -309,15 +313,6 @@ fn a_move_that_cannot_be_says_why() {
     refused(&full, "it is not empty: there are public.theirs");
     world.sql("create collation public.plain from \"C\"; select 1");
     refused(&template::empty_server(), "--leave-out");
-}
-
-#[test]
-fn unlogged_tables_do_not_go_into_the_embedded_database() {
-    let world = World::start(Backend::Server);
-    world.sql("create unlogged table cache (id int primary key); select 1");
-    let list = arguments(&world, &world.scratch().join("there").to_string_lossy());
-    let (code, _, told) = run(&list.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(code == Some(1) && told.contains("alter table public.cache set logged"), "{told}");
 }
 
 #[test]

@@ -15,13 +15,25 @@ use super::Role;
 pub const CHANNEL: &str = "ntier_bans";
 
 /// A ban that somebody deserves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub network: Network,
     pub reason: &'static str,
+    /// When it was found out.
+    pub since: Instant,
 }
 
-/// One that was made.
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Banned(Banned),
+    /// It is banned already, or never is.
+    Stands,
+    /// A ban was lifted since then.
+    Lifted,
+}
+
+/// A ban that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Banned {
     pub seconds: u64,
@@ -41,40 +53,63 @@ pub struct Shares {
     version: Option<String>,
     /// The networks of these bans.
     banned: HashSet<Network>,
+    /// Bans that were lifted lately, and when.
+    lifted: HashSet<(Network, String)>,
     /// What the database has not taken yet.
     untold: String,
 }
 
+/// For so long after a ban was lifted what others had seen before may still come in.
+const HEARSAY: Duration = Duration::from_secs(5);
 /// What waits for a database that is away; more is forgotten.
 const MOST_UNTOLD: usize = 1 << 20;
 
 impl Shares {
     pub fn new(database: Database, process: String, role: Role) -> Self {
-        let (heard, banned, untold) = (HashMap::new(), HashSet::new(), String::new());
-        Self { database, process, role, tick: 0, heard, version: None, banned, untold }
+        Self {
+            database,
+            process,
+            role,
+            tick: 0,
+            heard: HashMap::new(),
+            version: None,
+            banned: HashSet::new(),
+            lifted: HashSet::new(),
+            untold: String::new(),
+        }
     }
 
-    /// Bans it, for longer than the last time; `None` where it is banned already, or never is.
-    pub async fn ban(&self, wanted: &Wanted, ladder: &[Duration]) -> Result<Option<Banned>, Error> {
+    /// Bans it, for longer than the last time.
+    pub async fn ban(&self, wanted: &Wanted, ladder: &[Duration]) -> Result<Outcome, Error> {
         let seconds = json!(ladder.iter().map(Duration::as_secs).collect::<Vec<_>>()).to_string();
         let (network, reason) = (wanted.network.to_string(), Some(wanted.reason));
+        let age = (wanted.since.elapsed() + HEARSAY).as_secs_f64().to_string();
         let insert = statement(
             "with ladder as (select array(select jsonb_array_elements_text($3::jsonb)::float8) as seconds) \
              insert into ntier.bans as ban (network, reason, source, expires_at) \
              select $1::text::cidr, $2, 'ntier', now() + make_interval(secs => seconds[1]) from ladder \
              on conflict (network) do update set times = ban.times + 1, reason = excluded.reason, source = 'ntier', created_at = now(), \
+             lifted_at = null, \
              expires_at = now() + make_interval(secs => (select seconds[least(ban.times + 1, cardinality(seconds))] from ladder)) \
              where ban.verdict = 'ban' and ban.expires_at <= now() \
+             and (ban.lifted_at is null or ban.lifted_at < now() - make_interval(secs => $4::float8)) \
              returning times, extract(epoch from expires_at - now())::bigint",
-            &[Some(&network), reason, Some(&seconds)],
+            &[Some(&network), reason, Some(&seconds), Some(&age)],
         );
-        let answer = run(&self.database, vec![insert]).await?;
+        let is_lifted = statement(
+            "select 1 from ntier.bans where network = $1::text::cidr and lifted_at is not null",
+            &[Some(&network)],
+        );
+        let answer = run(&self.database, vec![insert, is_lifted]).await?;
+        let row = |at: usize| answer.results.get(at).and_then(|result| result.rows.first());
         let number = |row: &Row, at| row.text(at).and_then(|text| text.parse::<u64>().ok());
-        Ok(answer
-            .results
-            .first()
-            .and_then(|result| result.rows.first())
-            .and_then(|row| Some(Banned { times: u32::try_from(number(row, 0)?).ok()?, seconds: number(row, 1)? })))
+        let banned = row(0)
+            .and_then(|row| Some(Banned { times: u32::try_from(number(row, 0)?).ok()?, seconds: number(row, 1)? }));
+        Ok(match banned {
+            Some(banned) => Outcome::Banned(banned),
+            None if row(1).is_some() => Outcome::Lifted,
+            None => Outcome::Stands,
+        })
     }
 
     /// Tells the others what is new here, hears them, and puts the bans in force where they are others.
@@ -119,6 +154,7 @@ impl Shares {
         let version = answer.results.first().and_then(|result| result.rows.first()?.text(0)).map(str::to_owned);
         if version != self.version {
             let all = list(&self.database, false).await?;
+            let lifted = lately_lifted(&self.database).await?;
             let now = Instant::now();
             defence.set_bans(all.iter().map(|ban| (ban.network, ban.said(now))), now);
             let banned = all.iter().map(|ban| ban.network).collect();
@@ -126,6 +162,10 @@ impl Shares {
             for network in std::mem::replace(&mut self.banned, banned).difference(&self.banned) {
                 defence.pardon(*network);
             }
+            for (network, _) in lifted.difference(&self.lifted) {
+                defence.pardon(*network);
+            }
+            self.lifted = lifted;
             self.version = version;
         }
         Ok(())
@@ -170,7 +210,7 @@ pub async fn list(database: &Database, also_over: bool) -> Result<Vec<Ban>, Erro
     let sql = statement(
         "select network::text, verdict, reason, source, times, to_char(created_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'), \
          ceil(extract(epoch from expires_at - now()))::bigint from ntier.bans \
-         where expires_at is null or expires_at > now() or $1::boolean order by created_at desc, network",
+         where lifted_at is null and (expires_at is null or expires_at > now() or $1::boolean) order by created_at desc, network",
         &[Some(if also_over { "true" } else { "false" })],
     );
     let answer = run(database, vec![sql]).await?;
@@ -187,6 +227,14 @@ pub async fn list(database: &Database, also_over: bool) -> Result<Vec<Ban>, Erro
         })
     };
     Ok(answer.results.first().map(|result| result.rows.iter().filter_map(ban).collect()).unwrap_or_default())
+}
+
+/// Bans that were lifted in the last minutes, whether or not they were ever in force here.
+async fn lately_lifted(database: &Database) -> Result<HashSet<(Network, String)>, Error> {
+    let sql = "select network::text, lifted_at from ntier.bans where lifted_at > now() - interval '10 minutes'";
+    let answer = run(database, vec![statement(sql, &[])]).await?;
+    let rows = answer.results.first().map(|result| result.rows.as_slice()).unwrap_or_default();
+    Ok(rows.iter().filter_map(|row| Some((row.text(0)?.parse().ok()?, row.text(1)?.to_owned()))).collect())
 }
 
 /// Says it of a network, whatever was said before; for so long, or until it is lifted.
@@ -206,7 +254,7 @@ pub async fn add(
         "insert into ntier.bans as ban (network, verdict, reason, source, expires_at) \
          values ($1::text::cidr, $2, $3, 'operator', now() + make_interval(secs => $4::float8)) \
          on conflict (network) do update set verdict = excluded.verdict, reason = excluded.reason, source = 'operator', \
-         created_at = now(), expires_at = excluded.expires_at",
+         created_at = now(), expires_at = excluded.expires_at, lifted_at = null",
         &[Some(&network), Some(verdict), Some(reason), seconds.as_deref()],
     );
     run(database, vec![sql]).await.map(drop)
@@ -216,7 +264,8 @@ pub async fn add(
 pub async fn lift(database: &Database, network: Option<Network>) -> Result<Vec<String>, Error> {
     let network = network.map(|network| network.to_string());
     let sql = statement(
-        "delete from ntier.bans where network = $1::text::cidr or ($1 is null and verdict = 'ban') returning network::text",
+        "update ntier.bans set verdict = 'ban', times = 0, expires_at = now(), lifted_at = now() \
+         where lifted_at is null and (network = $1::text::cidr or ($1 is null and verdict = 'ban')) returning network::text",
         &[network.as_deref()],
     );
     let answer = run(database, vec![sql]).await?;

@@ -170,7 +170,7 @@ async fn apply(database: &Database, stream: &Stream, is_whole: bool) -> Result<(
              select distinct on (1) (said ->> 0)::cidr, said ->> 1, 'crowdsec', now() + make_interval(secs => (said ->> 2)::float8) \
              from jsonb_array_elements($1::jsonb) said order by 1, (said ->> 2)::float8 desc \
              on conflict (network) do update set reason = excluded.reason, source = 'crowdsec', created_at = now(), \
-             expires_at = excluded.expires_at \
+             expires_at = excluded.expires_at, lifted_at = null \
              where ban.verdict = 'ban' and (ban.source = 'crowdsec' or ban.expires_at <= now())",
             &[Some(&new)],
         ));

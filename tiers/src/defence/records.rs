@@ -98,7 +98,11 @@ mod tests {
         records.events(std::slice::from_ref(&record), 0, Mode::On).unwrap();
         records.events(&[], 3, Mode::On).unwrap();
         let banned = Banned { seconds: 600, times: 1 };
-        let wanted = Wanted { network: "2001:db8::/64".parse().unwrap(), reason: "scanner_path" };
+        let wanted = Wanted {
+            network: "2001:db8::/64".parse().unwrap(),
+            reason: "scanner_path",
+            since: std::time::Instant::now(),
+        };
         records.ban(&wanted, &banned).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -179,6 +179,19 @@ impl Facts {
         self
     }
 
+    /// The embedded database keeps unlogged tables and sequences as ordinary ones (migration 22).
+    pub fn without_unlogged(mut self) -> Self {
+        for fact in &mut self.list {
+            match fact.kind {
+                Kind::Table if fact.same.starts_with('u') => fact.same.replace_range(..1, "p"),
+                Kind::Sequence => fact.same = logged(&fact.same),
+                _ => continue,
+            }
+            fact.make = logged(&fact.make);
+        }
+        self
+    }
+
     /// What another has too, by its name.
     pub fn shared_with(&self, other: &Self) -> Self {
         let names: HashSet<_> = other.list.iter().map(|fact| (fact.kind, fact.name.as_str())).collect();
@@ -194,6 +207,11 @@ impl Facts {
     pub fn in_order(&self, kind: Kind) -> impl Iterator<Item = &str> {
         ordered(self).into_iter().filter(move |fact| fact.kind == kind).map(|fact| fact.name.as_str())
     }
+}
+
+/// A statement that makes a table or a sequence, without the word.
+fn logged(make: &str) -> String {
+    make.replacen("create unlogged ", "create ", 1)
 }
 
 fn fact(row: &Row) -> Option<Fact> {
