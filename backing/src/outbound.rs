@@ -3,7 +3,8 @@
 //! Nobody is followed elsewhere (a redirect is an answer), nobody may take long or answer at length, and no connection is kept: such
 //! requests are rare, and whoever is asked must not decide how we fare.
 
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 /// From the name's look-up to the last byte.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +29,8 @@ const LONGEST: usize = 1 << 20;
 pub enum Fault {
     #[error("there are no root certificates: {0}")]
     Roots(std::io::Error),
+    #[error("{} has no root certificates: {cause}", path.display())]
+    Root { path: PathBuf, cause: String },
     #[error("{host} cannot be reached: {cause}")]
     Unreachable { host: String, cause: String },
     #[error("{0} did not answer in time")]
@@ -36,6 +42,8 @@ pub enum Fault {
 /// Asks others.
 #[derive(Debug)]
 pub struct Outbound {
+    /// PEM: those who are believed instead of whom this machine believes.
+    roots: Option<PathBuf>,
     /// Made when it is needed first: most nodes never ask anybody, and the root certificates take memory.
     client: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     /// Bytes of an answer.
@@ -55,7 +63,12 @@ impl Outbound {
 
     /// For answers of so many bytes at most.
     pub fn with_longest(longest: usize) -> Self {
-        Self { client: OnceLock::new(), longest }
+        Self { roots: None, client: OnceLock::new(), longest }
+    }
+
+    /// Believes those of this file, as PEM, and nobody else.
+    pub fn believing(roots: PathBuf) -> Self {
+        Self { roots: Some(roots), ..Self::default() }
     }
 
     /// Sends the request, whose URI is absolute, over TLS where it says `https`.
@@ -80,15 +93,28 @@ impl Outbound {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(aws_lc_rs::default_provider())
-            .map_err(Fault::Roots)?
-            .https_or_http()
-            .enable_http1()
-            .build();
+        let connector = hyper_rustls::HttpsConnectorBuilder::new();
+        let connector = match &self.roots {
+            Some(path) => connector.with_tls_config(believing(path)?),
+            None => connector.with_provider_and_native_roots(aws_lc_rs::default_provider()).map_err(Fault::Roots)?,
+        };
+        let connector = connector.https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(self.client.get_or_init(|| client))
     }
+}
+
+fn believing(path: &Path) -> Result<ClientConfig, Fault> {
+    let fault = |cause: String| Fault::Root { path: path.to_owned(), cause };
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_file_iter(path).map_err(|cause| fault(cause.to_string()))? {
+        let root = root.map_err(|cause| fault(cause.to_string()))?;
+        roots.add(root).map_err(|cause| fault(cause.to_string()))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|cause| fault(cause.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Whether secrets may travel to this address: it is reached over TLS, or is this very machine.

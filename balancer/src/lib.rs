@@ -20,6 +20,7 @@ mod forward;
 mod frames;
 mod head;
 mod health;
+pub mod issued;
 mod link;
 mod listen;
 mod members;

@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::forward::{Front, Seated, forward};
+use crate::issued::PROOF;
 use crate::observe::Observation;
 use crate::outbound::Outbound;
 use crate::plan::Plan;
@@ -222,8 +223,14 @@ async fn begin(mut stream: Prefaced<TcpStream>, front: &mut Front, plan: &Plan) 
         front.peer = source.to_string();
     }
     let Some(tls) = &plan.tls else { return Ok(Begun::Plain(preface::hear(stream).await?)) };
-    let stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let mut stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
+    let protocol = stream.get_ref().1.alpn_protocol();
+    if protocol == Some(PROOF) {
+        // The handshake was all that was wanted.
+        stream.shutdown().await?;
+        return Ok(Begun::Plain(Spoken::Nothing));
+    }
+    let is_http2 = protocol == Some(b"h2");
     let stream = Box::new(Prefaced::new(stream, settings.times.stall));
     Ok(Begun::Tls(if is_http2 { Spoken::Http2(stream) } else { Spoken::Http1(stream) }))
 }

@@ -103,7 +103,7 @@ impl Plan {
             })
             .collect();
         let weights: Vec<u32> = seats.iter().map(|seat| seat.weight).collect();
-        let tls = before.and_then(|plan| plan.tls.clone()).filter(|_| settings.tls.is_some());
+        let tls = before.and_then(|plan| plan.tls.clone());
         let hsts = settings.hsts.and_then(|time| HeaderValue::try_from(format!("max-age={}", time.as_secs())).ok());
         Self { settings, seats, tls, hsts, schedule: choose::schedule(&weights) }
     }

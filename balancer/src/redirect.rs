@@ -1,5 +1,5 @@
 //! Plain HTTP where TLS is spoken: who asks to read is sent there, who sends something is refused, as it was heard by others already
-//! (checklist H6).
+//! (checklist H6). An authority that issues certificates is answered here too (RFC 8555, 8.3).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::issued::Told;
 use crate::outbound::Outbound;
 
 /// Connections at once, and how long each may last.
@@ -24,7 +25,7 @@ const CONNECTIONS: usize = 1000;
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Answers until it is aborted. `port` is that of TLS.
-pub async fn serve(listener: std::net::TcpListener, port: u16) -> std::io::Result<()> {
+pub async fn serve(listener: std::net::TcpListener, port: u16, issued: Option<Told>) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -33,9 +34,13 @@ pub async fn serve(listener: std::net::TcpListener, port: u16) -> std::io::Resul
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        let issued = issued.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(&request.into_parts().0, port).map(Outbound::whole);
+                let parts = request.into_parts().0;
+                let told = issued.as_ref().map(|issued| issued.borrow().clone());
+                let proof = told.as_ref().and_then(|issued| issued.answer(parts.uri.path()));
+                let response = proof.map_or_else(|| answer(&parts, port), prove).map(Outbound::whole);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = http1::Builder::new()
@@ -46,6 +51,14 @@ pub async fn serve(listener: std::net::TcpListener, port: u16) -> std::io::Resul
             drop(place);
         });
     }
+}
+
+/// What an authority wants to read, by whichever method.
+fn prove(answer: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::copy_from_slice(answer.as_bytes()));
+    let binary = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, binary);
+    response
 }
 
 fn answer(parts: &Parts, port: u16) -> Response<Bytes> {

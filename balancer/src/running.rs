@@ -16,6 +16,7 @@ use tokio::time::interval;
 use crate::access::AccessLog;
 use crate::backend::{Backend, Health};
 use crate::clock::Clock;
+use crate::issued::Told;
 use crate::listen::Shared;
 use crate::members::{Known, Resolved};
 use crate::observe::{Observation, Observe};
@@ -51,11 +52,12 @@ pub struct Running {
     others: Vec<AbortHandle>,
 }
 
-/// Starts it. `registered` are backends that come and go by themselves; `inherited` are sockets that listen already, such as those of a
-/// balancer whose place it takes, or of systemd.
+/// Starts it. `registered` are backends that come and go by themselves; `issued` are certificates that do, with which TLS is spoken;
+/// `inherited` are sockets that listen already, such as those of a balancer whose place it takes, or of systemd.
 pub async fn start(
     settings: Settings,
     registered: watch::Receiver<Vec<Member>>,
+    issued: Option<Told>,
     inherited: Vec<TcpListener>,
     observe: Observe,
 ) -> Result<Running, Error> {
@@ -63,7 +65,7 @@ pub async fn start(
     let refused = |place: String| move |cause| Error::Listen { place, cause };
     let is_redirect = |listener: &TcpListener| listener.local_addr().ok() == settings.redirect;
     let (mut redirects, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_redirect);
-    let redirect = match settings.redirect.filter(|_| settings.tls.is_some()) {
+    let redirect = match settings.redirect.filter(|_| settings.tls.is_some() || issued.is_some()) {
         None => None,
         Some(place) => {
             Some(redirects.pop().map_or_else(|| redirect::bind(place), Ok).map_err(refused(place.to_string()))?)
@@ -86,7 +88,7 @@ pub async fn start(
     let access = AccessLog::open(&settings.access_log, observe).map_err(Error::AccessLog)?;
     let (stop, stopped) = watch::channel(false);
 
-    let mut keeper = Keeper::new(settings, registered, workers, observe);
+    let mut keeper = Keeper::new(settings, registered, issued.clone(), workers, observe);
     keeper.read_certificate()?;
     keeper.renew();
     keeper.first_answers().await;
@@ -101,7 +103,7 @@ pub async fn start(
         tokio::spawn(admin::serve(door, Arc::new(operators))).abort_handle(),
     ];
     if let Some(redirect) = redirect {
-        others.push(tokio::spawn(redirect::serve(redirect, address.port())).abort_handle());
+        others.push(tokio::spawn(redirect::serve(redirect, address.port(), issued)).abort_handle());
     }
     let shared = Shared { plans, stop: stopped, room: Arc::default() };
     let mut threads = Vec::new();
@@ -185,6 +187,7 @@ struct Keeper {
     settings: Arc<Settings>,
     known: Known,
     registered: watch::Receiver<Vec<Member>>,
+    issued: Option<Told>,
     plans: watch::Sender<Arc<Plan>>,
     workers: usize,
     clock: Clock,
@@ -197,7 +200,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(settings: Settings, registered: watch::Receiver<Vec<Member>>, workers: usize, observe: Observe) -> Self {
+    fn new(
+        settings: Settings,
+        registered: watch::Receiver<Vec<Member>>,
+        issued: Option<Told>,
+        workers: usize,
+        observe: Observe,
+    ) -> Self {
         let settings = Arc::new(settings);
         let clock = Clock::start(Instant::now());
         let known =
@@ -209,6 +218,7 @@ impl Keeper {
             settings,
             known,
             registered,
+            issued,
             plans,
             workers,
             clock,
@@ -272,23 +282,26 @@ impl Keeper {
 
     /// Takes another certificate where its files have changed; one that cannot be used changes nothing.
     fn look_at_certificate(&mut self) {
-        let Some(files) = self.settings.tls.clone() else { return };
-        if self.certificate == (Some(files.clone()), files.state()) {
+        let files = self.settings.tls.clone();
+        let state = files.as_ref().map_or([None; 2], Files::state);
+        if self.certificate == (files.clone(), state) {
             return;
         }
         match self.read_certificate() {
-            Ok(()) => self.observe.tell(&Observation::CertificateRead),
+            Ok(()) if files.is_some() => self.observe.tell(&Observation::CertificateRead),
+            Ok(()) => {}
             Err(cause) => self.observe.tell(&Observation::CertificateNotRead { cause: &cause.to_string() }),
         }
     }
 
     fn read_certificate(&mut self) -> Result<(), tls::Error> {
-        let Some(files) = self.settings.tls.clone() else { return Ok(()) };
+        let files = self.settings.tls.clone();
         // Before it is read: what changes meanwhile is read again.
-        self.certificate = (Some(files.clone()), files.state());
-        let config = tls::read(&files)?;
+        self.certificate = (files.clone(), files.as_ref().map_or([None; 2], Files::state));
+        let own = files.as_ref().map(tls::read).transpose()?;
         let mut plan = Plan::clone(&self.plans.borrow());
-        plan.tls = Some(config);
+        plan.tls =
+            if own.is_some() || self.issued.is_some() { Some(tls::config(own, self.issued.clone())?) } else { None };
         self.plans.send_replace(Arc::new(plan));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! TLS towards clients: 1.2 and 1.3, with a certificate of files that may change while it runs.
+//! TLS towards clients: 1.2 and 1.3, with a certificate of files that may change while it runs, or with such as are issued meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,8 +6,12 @@ use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::issued::{Certificate, PROOF, Told, Unusable};
 
 /// Where certificate and key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +29,9 @@ pub enum Error {
     #[error("{} has no certificate", .0.display())]
     Empty(PathBuf),
     #[error("certificate and key cannot be used: {0}")]
-    Unusable(#[from] rustls::Error),
+    Unusable(#[from] Unusable),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
 }
 
 /// When files were written, and how long they are: another value, other files.
@@ -40,8 +46,8 @@ impl Files {
     }
 }
 
-/// What clients are spoken to with.
-pub fn read(files: &Files) -> Result<Arc<ServerConfig>, Error> {
+/// What the files hold.
+pub(crate) fn read(files: &Files) -> Result<Certificate, Error> {
     let fault = |path: &PathBuf| {
         let path = path.clone();
         move |cause| Error::Read { path, cause }
@@ -53,13 +59,45 @@ pub fn read(files: &Files) -> Result<Arc<ServerConfig>, Error> {
         return Err(Error::Empty(files.certificate.clone()));
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(fault(&files.key))?;
+    Ok(Certificate::new(chain, key)?)
+}
+
+/// What clients are spoken to with: the certificate of files, those that are issued while it runs, or both.
+pub(crate) fn config(own: Option<Certificate>, issued: Option<Told>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if issued.is_some() {
+        protocols.push(PROOF.to_vec());
+    }
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .with_cert_resolver(Arc::new(Names { own, issued }));
+    config.alpn_protocols = protocols;
     // A client that comes back need not agree on keys anew, whichever worker it meets.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
+}
+
+/// Which certificate is shown.
+#[derive(Debug)]
+struct Names {
+    own: Option<Certificate>,
+    issued: Option<Told>,
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let Some(issued) = &self.issued else { return self.own.as_ref().map(|own| own.0.clone()) };
+        let issued = issued.borrow().clone();
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        // An authority names this protocol alone (RFC 8737, 3); with it nothing else is said.
+        let is_proof = hello.alpn().is_some_and(|mut protocols| protocols.all(|protocol| protocol == PROOF));
+        let shown = if is_proof {
+            issued.proofs.get(name.as_deref()?).cloned()
+        } else {
+            issued.shown(name.as_deref(), self.own.as_ref())
+        };
+        shown.map(|certificate| certificate.0)
+    }
 }

@@ -39,9 +39,11 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     let file = loaded.project.root.clone().unwrap_or(std::env::current_dir()?).join("ntier.toml");
     let mut end = End::new()?;
     let registered = balance::registered(&loaded.settings).await;
-    let mut running = balance::start(service, registered, succession::inherited()?).await?;
+    let issued = balance::issued(&loaded.settings).await;
+    let scheme = if service.tls.is_some() || issued.is_some() { "https" } else { "http" };
+    let mut running = balance::start(service, registered, issued, succession::inherited()?).await?;
     succession::serves()?;
-    println!("ntier balance serves http://{}", running.address);
+    println!("ntier balance serves {scheme}://{}", running.address);
     println!("for operators {} (ntier balance status)", running.admin);
     let failed = tokio::select! {
         () = end.asked() => None,

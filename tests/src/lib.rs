@@ -13,6 +13,7 @@ pub mod nats;
 pub mod network;
 pub mod node;
 pub mod npm;
+pub mod pebble;
 pub mod postgres;
 pub mod python;
 pub mod s3;

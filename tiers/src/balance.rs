@@ -1,5 +1,7 @@
 //! The balancer of a project: its settings made whole.
 
+mod acme;
+
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -9,12 +11,13 @@ use ntier_balancer::{Member, Observe, settings};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use ntier_balancer::issued::Told;
 pub use ntier_balancer::settings::Place;
 pub use ntier_balancer::{Error, Running};
 
 use crate::fault::{Fault, Place as Where};
 use crate::nodes;
-use crate::settings::Settings;
+use crate::settings::{Acme, Challenge, Settings};
 
 /// How long a balancer waits to be told of nodes before it serves.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -30,17 +33,19 @@ pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
     let files = own.certificate.clone().zip(own.key.clone());
     let tls = files.map(|(certificate, key)| settings::Files { certificate, key });
     let service = settings::Settings { admin: admin(settings), tls, ..own.service.clone() };
+    let speaks_tls = service.tls.is_some() || !own.acme.domains.is_empty();
     let mut faults = Vec::new();
     let mut refuse = |message: String| faults.push(Fault::error(Where::Together, message));
+    check_acme(&own.acme, settings.database.is_some(), service.redirect.is_some()).for_each(&mut refuse);
     if own.certificate.is_some() != own.key.is_some() {
         refuse("TLS needs both balance.tls_certificate and balance.tls_key".into());
-    } else if service.redirect.is_some() && service.tls.is_none() {
-        refuse("balance.redirect leads to TLS: it needs balance.tls_certificate and balance.tls_key".into());
+    } else if service.redirect.is_some() && !speaks_tls {
+        refuse("balance.redirect leads to TLS: it needs balance.tls_certificate and balance.tls_key, or balance.acme.domains".into());
     }
-    if !service.listen.ip().is_loopback() && service.trusted_proxy.is_empty() && service.tls.is_none() {
+    if !service.listen.ip().is_loopback() && service.trusted_proxy.is_empty() && !speaks_tls {
         refuse(format!(
             "listening on {} would answer the network without TLS; name balance.tls_certificate and balance.tls_key, \
-             listen on 127.0.0.1, or put a proxy that ends TLS in front and name its address in balance.trusted_proxy",
+             or balance.acme.domains, listen on 127.0.0.1, or put a proxy that ends TLS in front and name its address in balance.trusted_proxy",
             service.listen
         ));
     }
@@ -53,6 +58,32 @@ pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
         refuse(format!("balance.admin is for operators: {address} would show it to the network"));
     }
     if faults.is_empty() { Ok(service) } else { Err(faults) }
+}
+
+/// What is missing for certificates of an authority.
+fn check_acme(acme: &Acme, has_database: bool, has_redirect: bool) -> impl Iterator<Item = String> {
+    let is_asked = !acme.domains.is_empty();
+    let database = "balance.acme.domains: certificates are kept in the database that balancers share, and database_url names none; \
+                    certificates of your own need none (balance.tls_certificate)";
+    let terms = "balance.acme.domains: the authority issues nothing until you agree to its terms (balance.acme.terms_agreed = true)";
+    let redirect =
+        "balance.acme.challenge = \"http-01\" is asked for at port 80: it needs balance.redirect, such as 0.0.0.0:80";
+    [
+        (database, !has_database),
+        (terms, !acme.terms_agreed),
+        (redirect, acme.challenge == Challenge::Http && !has_redirect),
+    ]
+    .into_iter()
+    .filter(move |(_, is_wrong)| is_asked && *is_wrong)
+    .map(|(message, _)| message.to_owned())
+}
+
+/// Certificates of an authority, where the settings ask for some (balance.acme.domains), as they come and are renewed. It waits for the first
+/// look likewise.
+pub async fn issued(settings: &Settings) -> Option<Told> {
+    let mut told = acme::follow(settings)?;
+    let _ = timeout(FIRST_LOOK, told.changed()).await;
+    Some(told)
 }
 
 /// The nodes that say in the database where they are (`advertise`), where the settings name one. It waits for the first look, if that takes
@@ -86,10 +117,11 @@ async fn place(url: &str) -> Option<SocketAddr> {
     tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.ok()?.next()
 }
 
-/// Starts it, with those backends too that come and go by themselves. `inherited` are sockets that listen already.
+/// Starts it, with those backends and certificates too that come and go by themselves. `inherited` are sockets that listen already.
 pub async fn start(
     service: settings::Settings,
     registered: watch::Receiver<Vec<Member>>,
+    issued: Option<Told>,
     inherited: Vec<TcpListener>,
 ) -> Result<Running, Error> {
     if let Place::Unix(path) = &service.admin
@@ -97,7 +129,7 @@ pub async fn start(
     {
         crate::directories::create_private(folder).map_err(|error| error.cause)?;
     }
-    ntier_balancer::start(service, registered, inherited, Observe::Changes).await
+    ntier_balancer::start(service, registered, issued, inherited, Observe::Changes).await
 }
 
 #[cfg(test)]
@@ -121,6 +153,32 @@ mod tests {
                 expected,
                 "{certificate:?} {redirect:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_authority_is_asked_only_where_it_can_answer() {
+        for (domains, database, terms, challenge, redirect, expected) in [
+            ("shop.example", true, true, "tls-alpn-01", None, 0),
+            ("shop.example", true, true, "http-01", Some("0.0.0.0:80"), 0),
+            ("shop.example", true, true, "http-01", None, 1),
+            ("shop.example", false, true, "tls-alpn-01", None, 1),
+            ("shop.example", false, false, "http-01", None, 3),
+            ("", false, false, "http-01", None, 0),
+        ] {
+            let mut settings = Settings::new(Mode::Serve);
+            let set = |settings: &mut Settings, name: &str, text: &str| {
+                (crate::settings::definitions().find(|one| one.name == name).unwrap().set)(settings, text).unwrap();
+            };
+            set(&mut settings, "balance.acme.domains", domains);
+            set(&mut settings, "balance.acme.challenge", challenge);
+            set(&mut settings, "balance.acme.terms_agreed", &terms.to_string());
+            settings.balance.service.redirect = redirect.map(|place: &str| place.parse().unwrap());
+            if database {
+                set(&mut settings, "database_url", "postgres://h/d");
+            }
+            let found = assemble(&settings).err().map_or(0, |faults| faults.len());
+            assert_eq!(found, expected, "{domains} {database} {terms} {challenge} {redirect:?}");
         }
     }
 

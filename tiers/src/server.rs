@@ -178,7 +178,7 @@ async fn serve(
 ) -> Result<Running, Error> {
     // Several nodes have the keys of the database that they share.
     let keyring = match &settings.database {
-        Some(_) => Some(Keyring::join(database.clone(), settings.clone()).await?),
+        Some(_) => Some(Box::pin(Keyring::join(database.clone(), settings.clone())).await?),
         None => None,
     };
     let keys = keys::Follower::start(settings)?;

@@ -21,7 +21,7 @@ use ntier_node::Log;
 use ntier_security::Secret;
 use ntier_security::keys::S3Key;
 
-pub use balance::Balance;
+pub use balance::{Acme, Balance, Challenge};
 pub use definitions::{Definition, Kind, definitions};
 pub use load::{Loaded, Root, Sources, load, load_file};
 pub use ntier_security::network::Network;

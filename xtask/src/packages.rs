@@ -32,13 +32,16 @@ const RCLONE: Package = Package { name: "rclone", program: "rclone", why: "anoth
 const LITMUS: Package = Package { name: "litmus", program: "litmus", why: "what servers of WebDAV are tested with" };
 const NATS: Package =
     Package { name: "nats-server", program: "/usr/*/nats-server", why: "a bus between nodes that is not PostgreSQL" };
+const PEBBLE: Package =
+    Package { name: "pebble", program: "pebble", why: "an authority that issues certificates for balancers" };
 const CURL: Package = Package { name: "curl", program: "curl", why: "what a newcomer is told to type" };
 const WRK: Package = Package { name: "wrk", program: "wrk", why: "load over HTTP" };
 const NGINX: Package =
     Package { name: "nginx-light", program: "nginx", why: "what files and the balancer are held against" };
 const HAPROXY: Package = Package { name: "haproxy", program: "haproxy", why: "what the balancer is held against" };
 
-pub const TEST: &[Package] = &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE, LITMUS, NATS];
+pub const TEST: &[Package] =
+    &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE, LITMUS, NATS, PEBBLE];
 pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK, NGINX, HAPROXY];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.

@@ -108,7 +108,7 @@ async fn another_balancer_takes_the_place_and_no_connection_is_lost() {
         until(async || answered.load(Ordering::SeqCst) > before + 50).await;
         let (_registrar, registered) = watch::channel(Vec::<Member>::new());
         let sockets = balancer.sockets().unwrap();
-        let next = start(settings.clone(), registered, sockets, Observe::Nothing).await.unwrap();
+        let next = start(settings.clone(), registered, None, sockets, Observe::Nothing).await.unwrap();
         assert_eq!(next.address, place);
         std::mem::replace(&mut balancer, next).stop().await.unwrap();
     }

@@ -232,7 +232,7 @@ async fn backends_come_and_go_while_requests_are_answered() {
     let (one, other) = (named("one").await, named("other").await);
     let member = |backend: &Backend| Member { address: backend.address, weight: 1 };
     let (registrar, registered) = watch::channel(vec![member(&one)]);
-    let balancer = start(settings(&[]), registered, Vec::new(), Observe::Nothing).await.unwrap();
+    let balancer = start(settings(&[]), registered, None, Vec::new(), Observe::Nothing).await.unwrap();
     assert_eq!(ask(&balancer, GET).await.body, "one");
     registrar.send_replace(vec![member(&one), member(&other)]);
     until(async || ask(&balancer, GET).await.body == "other").await;

@@ -297,7 +297,7 @@ pub fn origin(address: SocketAddr) -> Origin {
 pub async fn balance(settings: Settings) -> Running {
     let (registrar, registered) = watch::channel(Vec::<Member>::new());
     drop(registrar);
-    start(settings, registered, Vec::new(), Observe::Nothing).await.unwrap()
+    start(settings, registered, None, Vec::new(), Observe::Nothing).await.unwrap()
 }
 
 /// What operators are told.

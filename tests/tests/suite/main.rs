@@ -3,6 +3,7 @@
 mod auth;
 mod beyond;
 mod browser;
+mod certificates;
 mod commands;
 mod defence;
 mod examples;

@@ -20,7 +20,55 @@ pub struct Balance {
     /// Both, or neither.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    pub acme: Acme,
 }
+
+/// Certificates of an authority (RFC 8555).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Acme {
+    /// In lower case; none asks for none.
+    pub domains: Vec<String>,
+    pub directory: String,
+    pub contact: Option<String>,
+    pub terms_agreed: bool,
+    pub challenge: Challenge,
+    /// Who is believed to be the authority, instead of whom this machine believes.
+    pub ca: Option<PathBuf>,
+}
+
+/// How it is shown whose a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// RFC 8555, 8.3: over plain HTTP, at port 80.
+    Http,
+    /// RFC 8737: in a handshake, at port 443.
+    TlsAlpn,
+}
+
+impl Challenge {
+    /// As the RFCs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http-01",
+            Self::TlsAlpn => "tls-alpn-01",
+        }
+    }
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Self {
+            domains: Vec::new(),
+            directory: LETS_ENCRYPT.into(),
+            contact: None,
+            terms_agreed: false,
+            challenge: Challenge::TlsAlpn,
+            ca: None,
+        }
+    }
+}
+
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 macro_rules! duration {
     ($name:literal, $default:literal, $doc:literal, $($field:ident).+) => {
@@ -91,6 +139,77 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         doc: "Its private key, as PEM",
         set: |settings, text| {
             let _: () = settings.balance.key = Some(text.into());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.domains",
+        kind: Value("NAME,…"),
+        default: "none",
+        doc: "TLS: names for which certificates are obtained from an authority (ACME), one for each, and renewed; all balancers of a database share them",
+        set: |settings, text| {
+            let domains: Result<Vec<_>, String> = value::names(text)?.iter().map(|name| domain(name)).collect();
+            let _: () = settings.balance.acme.domains = domains?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.terms_agreed",
+        kind: Boolean,
+        default: "false",
+        doc: "You agree to the authority's terms of service; without that it issues nothing",
+        set: |settings, text| {
+            let _: () = settings.balance.acme.terms_agreed = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.contact",
+        kind: Value("ADDRESS"),
+        default: "none",
+        doc: "An e-mail address that the authority may write to",
+        set: |settings, text| {
+            let is_address = text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && domain(host).is_ok());
+            if !is_address || text.contains(char::is_whitespace) {
+                return Err(expected("an e-mail address", text));
+            }
+            settings.balance.acme.contact = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.challenge",
+        kind: Value("WAY"),
+        default: "tls-alpn-01",
+        doc: "How it is shown whose the names are: tls-alpn-01 (at port 443), or http-01 (at port 80, where balance.redirect listens)",
+        set: |settings, text| {
+            let all = [Challenge::TlsAlpn, Challenge::Http];
+            let challenge = all.into_iter().find(|challenge| challenge.name() == text);
+            let _: () =
+                settings.balance.acme.challenge = challenge.ok_or_else(|| expected("tls-alpn-01 or http-01", text))?;
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.directory",
+        kind: Value("URL"),
+        default: LETS_ENCRYPT,
+        doc: "The authority's directory",
+        set: |settings, text| {
+            if !text.starts_with("https://") || text.parse::<http::Uri>().is_err() {
+                return Err(expected("a URL that begins with https://", text));
+            }
+            text.clone_into(&mut settings.balance.acme.directory);
+            Ok(())
+        },
+    },
+    Definition {
+        name: "balance.acme.ca",
+        kind: Path("FILE"),
+        default: "those that this machine believes",
+        doc: "Who vouches for the authority's own address, as PEM: for one of your own",
+        set: |settings, text| {
+            let _: () = settings.balance.acme.ca = Some(text.into());
             Ok(())
         },
     },
@@ -329,6 +448,19 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     },
 ];
 
+/// A name of the DNS, in lower case (RFC 1035, 2.3.1), without a wildcard: that would have to be shown in the DNS itself.
+fn domain(text: &str) -> Read<String> {
+    let is_label = |label: &str| {
+        let is_inside = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        is_inside && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    if text.len() > 253 || is_address || !text.split('.').all(is_label) {
+        return Err(expected("a name such as shop.example, without a wildcard", text));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 fn address(text: &str) -> Read<SocketAddr> {
     text.parse().map_err(|_| expected("an address and a port such as 127.0.0.1:8000", text))
 }
@@ -371,6 +503,16 @@ mod tests {
             ("balance.admin", "unix:/run/ntier/balance.sock", true),
             ("balance.admin", "unix:", false),
             ("balance.admin", "9901", false),
+            ("balance.acme.domains", "shop.example, WWW.shop.example", true),
+            ("balance.acme.domains", "*.shop.example", false),
+            ("balance.acme.domains", "10.0.0.1", false),
+            ("balance.acme.domains", "shop..example", false),
+            ("balance.acme.directory", "https://ca.internal:14000/dir", true),
+            ("balance.acme.directory", "http://ca.internal/dir", false),
+            ("balance.acme.challenge", "http-01", true),
+            ("balance.acme.challenge", "dns-01", false),
+            ("balance.acme.contact", "ops@shop.example", true),
+            ("balance.acme.contact", "mailto:", false),
             ("balance.health_path", "none", true),
             ("balance.health_path", "/a b", false),
             ("balance.health_path", "ready", false),

@@ -19,7 +19,7 @@ pub struct Definition {
     /// In words, where it is not a value.
     pub default: &'static str,
     pub doc: &'static str,
-    pub(super) set: fn(&mut Settings, &str) -> Read<()>,
+    pub(crate) set: fn(&mut Settings, &str) -> Read<()>,
 }
 
 /// What stands for the value in help texts.
