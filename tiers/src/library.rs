@@ -65,7 +65,9 @@ pub fn engine() {
 /// An application that has its backend inside.
 #[must_use]
 pub fn embedded() -> Builder {
-    Builder { directory: PathBuf::from("."), settings: Vec::new(), program: None }
+    // Standard error is the application's.
+    let settings = vec![("log".to_owned(), "nothing".to_owned())];
+    Builder { directory: PathBuf::from("."), settings, program: None }
 }
 
 /// What it is to be like.
@@ -89,9 +91,11 @@ impl Builder {
         self.setting("data", &folder.as_ref().to_string_lossy())
     }
 
-    /// Any setting of the table, as `ntier.toml` has it. The environment is not read.
+    /// Any setting of the table, as `ntier.toml` has it. The environment is not read. Without a word about `log` it tells nothing but
+    /// what it cannot do.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(other, _)| other != name);
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }

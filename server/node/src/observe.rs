@@ -62,12 +62,28 @@ pub enum Observation<'a> {
     },
 }
 
+impl Observation<'_> {
+    /// All is well; it is only told.
+    fn is_news(&self) -> bool {
+        use Observation::{Banned, BlobsSwept, BusBack, KeysExchanged, SchemaReloaded, WouldBan};
+        matches!(
+            self,
+            SchemaReloaded { .. }
+                | KeysExchanged { .. }
+                | BlobsSwept { .. }
+                | BusBack { .. }
+                | Banned { .. }
+                | WouldBan { .. }
+        )
+    }
+}
+
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Log {
-    /// Only that it starts and ends.
+    /// Only that it starts and ends, and what it cannot do by itself.
     Nothing,
-    /// Only what someone should act on.
+    /// Answers of 500 and above, and news.
     #[default]
     Faults,
     /// Requests that were refused too.
@@ -79,6 +95,9 @@ pub enum Log {
 impl Log {
     /// Writes one line to standard error, if it is to be shown.
     pub fn observe(self, observation: &Observation<'_>) {
+        if self == Self::Nothing && observation.is_news() {
+            return;
+        }
         match observation {
             Observation::Answered { method, path, status, cause, took } => {
                 let shown = match status {

@@ -82,13 +82,20 @@ fn an_exposed_project(world: &mut World) {
 #[test]
 fn many_nodes_start_at_once() {
     let folder = tempfile::tempdir().unwrap();
+    // One of them makes the keys; the others have what opens them.
+    let vault = [("NTIER_VAULT_KEY".to_owned(), "YSBrZXkgb2YgMzIgYnl0ZXMgZm9yIHRlc3RzIGFsb24".to_owned())];
     let url = template::empty_server();
     let project = directory::project().to_string_lossy().into_owned();
     std::thread::scope(|scope| {
         let nodes: Vec<_> = (0..10)
             .map(|number| {
-                let (url, project, data) = (&url, &project, folder.path().join(number.to_string()));
-                scope.spawn(move || Node::start("serve", &data, &["--database-url", url, "--project", project]))
+                let (url, project, vault) = (&url, &project, &vault);
+                let data = folder.path().join(number.to_string());
+                let flags = ["--database-url", url, "--project", project];
+                scope.spawn(move || {
+                    Node::start_program_in(vault, &directory::program(), "serve", &data, &flags)
+                        .unwrap_or_else(|said| panic!("node {number} ended: {said}"))
+                })
             })
             .collect();
         for node in nodes {

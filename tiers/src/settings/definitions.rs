@@ -1064,7 +1064,7 @@ const DEFINITIONS: &[Definition] = &[
         name: "log",
         kind: Value("WHAT"),
         default: "faults",
-        doc: "What is told on standard error: faults, or requests (each of them too)",
+        doc: "What is told on standard error while it runs: nothing but what it cannot do, faults and news, or requests (each of them too)",
         set: |settings, text| {
             let _: () = settings.log = value::log(text)?;
             Ok(())

@@ -82,9 +82,10 @@ pub fn subject(text: &str) -> Read<String> {
 
 pub fn log(text: &str) -> Read<Log> {
     match text {
+        "nothing" => Ok(Log::Nothing),
         "faults" => Ok(Log::Faults),
         "requests" => Ok(Log::Requests),
-        _ => Err(expected("faults or requests", text)),
+        _ => Err(expected("nothing, faults or requests", text)),
     }
 }
 
