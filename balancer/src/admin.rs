@@ -154,6 +154,7 @@ impl Operators {
             "choice": plan.settings.choice.name(),
             "connections": { "open": self.total(|counts| &counts.open), "total": self.total(|counts| &counts.connections) },
             "turned_away": self.total(|counts| &counts.turned_away),
+            "denied": self.total(|counts| &counts.denied),
             "waiting": self.total(|counts| &counts.waiting),
             "tunnels": { "open": self.total(|counts| &counts.open_tunnels), "total": self.total(|counts| &counts.tunnels) },
             "requests": self.total(|counts| &counts.requests),
@@ -179,6 +180,11 @@ impl Operators {
                 "turned_away_total",
                 "Connections that were refused, as there were too many",
                 self.total(|counts| &counts.turned_away),
+            ),
+            (
+                "denied_total",
+                "Requests that were not let in, by rules, bans or limits",
+                self.total(|counts| &counts.denied),
             ),
             ("tunnels_total", "Websockets", self.total(|counts| &counts.tunnels)),
         ];

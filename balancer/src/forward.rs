@@ -1,18 +1,22 @@
 //! A request's way through: look at it, choose a backend, ask it, perhaps ask another, pass the answer on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use ntier_security::firewall::Facts;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::access::Line;
 use crate::answer::Refusal;
 use crate::decode::Head;
 use crate::exchange::{Exchange, Failure};
+use crate::guard;
 use crate::head::{self, Via};
 use crate::link::Link;
 use crate::observe::Observation;
@@ -27,7 +31,8 @@ use crate::worker::Worker;
 /// A client's connection.
 #[derive(Debug)]
 pub struct Front {
-    /// Its address, as text.
+    pub address: IpAddr,
+    /// Likewise, as text.
     pub peer: String,
     pub is_trusted: bool,
     pub is_tls: bool,
@@ -62,10 +67,19 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
     }
     let upgrade = upgrade.filter(|_| is_extended || head::wants_websocket(&parts));
     let account = Account::new(worker, begun, || line(&parts, front, &id));
-    if let Err(fault) = head::check(&parts) {
-        return refuse(worker, account, Refusal::Malformed(fault));
-    }
     let settings = &plan.settings;
+    let client = guard::client(front, &parts.headers, &settings.trusted_proxy);
+    let client = Client { address: client, path: parts.uri.path() };
+    if let Some(defence) = &worker.defence {
+        let facts = Facts::new(client.address, &parts.method, &parts.uri, &parts.headers);
+        if let Err(refusal) = defence.admit(&facts, begun) {
+            worker.counts.denied.add(1);
+            return own(worker, account, refusal.response().map(Bytes::from), refusal.code());
+        }
+    }
+    if let Err(fault) = head::check(&parts) {
+        return refuse(worker, account, Refusal::Malformed(fault), &client);
+    }
     let bounds = Bounds {
         kept: if settings.retries.most > 0 { settings.retries.body_bytes } else { 0 },
         most: settings.body_bytes,
@@ -74,9 +88,9 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
     };
     let upload = Upload::new(body, parts.headers.contains_key(header::EXPECT), bounds);
     if upload.is_too_large() {
-        return refuse(worker, account, Refusal::BodyTooLarge);
+        return refuse(worker, account, Refusal::BodyTooLarge, &client);
     }
-    let visit = Visit { worker, plan: &plan, front, parts: &parts, id: &id, is_websocket: upgrade.is_some() };
+    let visit = Visit { worker, plan: &plan, front, parts: &parts, client, id: &id, is_websocket: upgrade.is_some() };
     visit.answer(upload, account, upgrade).await
 }
 
@@ -115,11 +129,25 @@ fn line(parts: &Parts, front: &Front, id: &[u8]) -> Line {
     }
 }
 
+/// Whose request it is, and for what.
+#[derive(Debug, Clone, Copy)]
+struct Client<'a> {
+    address: IpAddr,
+    path: &'a str,
+}
+
+/// The balancer does not pass the request on, or not its answer.
+fn refuse(worker: &Worker, account: Account, refusal: Refusal, client: &Client<'_>) -> Response<Outbound> {
+    if let Some(defence) = &worker.defence {
+        guard::refused(defence, refusal, client.address, client.path);
+    }
+    own(worker, account, refusal.response(), refusal.code())
+}
+
 /// The balancer answers itself.
-fn refuse(worker: &Worker, mut account: Account, refusal: Refusal) -> Response<Outbound> {
-    let response = refusal.response();
+fn own(worker: &Worker, mut account: Account, response: Response<Bytes>, code: &'static str) -> Response<Outbound> {
     worker.counts.own[usize::from(response.status().as_u16() / 100).min(5)].add(1);
-    account.answered(response.status(), Some(refusal.code()));
+    account.answered(response.status(), Some(code));
     account.sent(response.body().len());
     account.end(true);
     response.map(Outbound::whole)
@@ -131,6 +159,7 @@ struct Visit<'a> {
     plan: &'a Arc<Plan>,
     front: &'a Arc<Front>,
     parts: &'a Parts,
+    client: Client<'a>,
     id: &'a [u8; 32],
     is_websocket: bool,
 }
@@ -203,7 +232,7 @@ impl Visit<'_> {
             }
         }
         drop(upload);
-        refuse(self.worker, account, last)
+        refuse(self.worker, account, last, &self.client)
     }
 
     /// A place at the backend that is asked; `None` where none can be.
@@ -355,7 +384,7 @@ impl Visit<'_> {
                     tunnel::open(&whom, exchange, head, ticket, account, upgrade)
                 }
                 // Nobody asked for it.
-                _ => refuse(self.worker, account, Refusal::BadAnswer),
+                _ => refuse(self.worker, account, Refusal::BadAnswer, &self.client),
             };
         }
         let mut response = Response::new(());

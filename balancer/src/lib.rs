@@ -2,7 +2,7 @@
 //!
 //! A request's way is [`forward`]: look, choose, ask, perhaps ask another, pass on. Decisions are pure functions (`choose`, `eject`,
 //! `budget`, `repeat`, `health::Standing`); what is spoken is in `head`, `decode` and `exchange`. What is absent: users, keys and rows,
-//! which are the nodes', and any database: backends that register themselves come through a channel.
+//! which are the nodes', and any database: backends that register themselves, certificates and bans come from outside ([`Beside`]).
 
 mod access;
 mod admin;
@@ -18,6 +18,7 @@ mod exchange;
 mod figures;
 mod forward;
 mod frames;
+mod guard;
 mod head;
 mod health;
 pub mod issued;
@@ -41,5 +42,5 @@ mod worker;
 
 pub use observe::Observe;
 pub use plan::Member;
-pub use running::{Error, Running, start};
+pub use running::{Beside, Error, Running, start};
 pub use settings::Settings;

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::forward::{Front, Seated, forward};
+use crate::guard;
 use crate::issued::PROOF;
 use crate::observe::Observation;
 use crate::outbound::Outbound;
@@ -169,7 +170,7 @@ impl Arrivals<'_> {
         };
         let place = Seated { worker: place, room };
         let is_tls = plan.tls.is_some();
-        let front = Front { peer: peer.to_string(), is_trusted, is_tls, stop: self.stop.clone(), place };
+        let front = Front { address: peer, peer: peer.to_string(), is_trusted, is_tls, stop: self.stop.clone(), place };
         let worker = self.worker.clone();
         tokio::spawn(async move {
             worker.counts.connections.add(1);
@@ -220,7 +221,7 @@ async fn begin(mut stream: Prefaced<TcpStream>, front: &mut Front, plan: &Plan) 
     {
         let source = source.to_canonical();
         front.is_trusted = settings.trusted_proxy.iter().any(|network| network.contains(source));
-        front.peer = source.to_string();
+        (front.address, front.peer) = (source, source.to_string());
     }
     let Some(tls) = &plan.tls else { return Ok(Begun::Plain(preface::hear(stream).await?)) };
     let mut stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
@@ -262,7 +263,7 @@ where
             connection.await
         }
     };
-    done.map_err(|cause| cause.to_string())
+    done.map_err(|cause| fault(worker, &front, &cause))
 }
 
 async fn http2_connection<S>(
@@ -295,7 +296,7 @@ where
             connection.await
         }
     };
-    done.map_err(|cause| cause.to_string())
+    done.map_err(|cause| fault(worker, &front, &cause))
 }
 
 async fn answer(
@@ -304,6 +305,14 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Outbound>, Infallible> {
     Ok(forward(&worker, &front, request).await)
+}
+
+/// Why a connection ended.
+fn fault(worker: &Worker, front: &Front, cause: &hyper::Error) -> String {
+    if let Some(defence) = &worker.defence {
+        guard::malformed(defence, front, cause);
+    }
+    cause.to_string()
 }
 
 /// Returns once the balancer is asked to stop, or nobody is left who could ask.

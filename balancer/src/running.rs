@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ntier_security::defence::Defence;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::interval;
@@ -52,15 +53,28 @@ pub struct Running {
     others: Vec<AbortHandle>,
 }
 
-/// Starts it. `registered` are backends that come and go by themselves; `issued` are certificates that do, with which TLS is spoken;
-/// `inherited` are sockets that listen already, such as those of a balancer whose place it takes, or of systemd.
-pub async fn start(
-    settings: Settings,
-    registered: watch::Receiver<Vec<Member>>,
-    issued: Option<Told>,
-    inherited: Vec<TcpListener>,
-    observe: Observe,
-) -> Result<Running, Error> {
+/// What a balancer has beside its settings.
+#[derive(Debug)]
+pub struct Beside {
+    /// Backends that come and go by themselves.
+    pub registered: watch::Receiver<Vec<Member>>,
+    /// Certificates that do; with them TLS is spoken.
+    pub issued: Option<Told>,
+    /// Who is kept out.
+    pub defence: Option<Arc<Defence>>,
+    /// Sockets that listen already, such as those of a balancer whose place it takes, or of systemd.
+    pub inherited: Vec<TcpListener>,
+}
+
+impl Default for Beside {
+    fn default() -> Self {
+        Self { registered: watch::channel(Vec::new()).1, issued: None, defence: None, inherited: Vec::new() }
+    }
+}
+
+/// Starts it.
+pub async fn start(settings: Settings, beside: Beside, observe: Observe) -> Result<Running, Error> {
+    let Beside { registered, issued, defence, inherited } = beside;
     let workers = settings.workers.unwrap_or_else(processors).max(1);
     let refused = |place: String| move |cause| Error::Listen { place, cause };
     let is_redirect = |listener: &TcpListener| listener.local_addr().ok() == settings.redirect;
@@ -94,7 +108,7 @@ pub async fn start(
     keeper.first_answers().await;
     let plans = keeper.plans.subscribe();
     let all: Vec<Arc<Worker>> = (0..workers)
-        .map(|number| Arc::new(Worker::new(number, plans.borrow().clone(), access.clone(), observe)))
+        .map(|number| Arc::new(Worker::new(number, plans.borrow().clone(), access.clone(), observe, defence.clone())))
         .collect();
     let operators = admin::Operators::new(plans.clone(), all.clone(), stopped.clone());
     let (reload, reloads) = mpsc::channel(1);

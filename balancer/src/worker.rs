@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ntier_security::defence::Defence;
 use tokio::sync::{Notify, watch};
 
 use crate::access::AccessLog;
@@ -23,6 +24,7 @@ pub struct Worker {
     pub counts: Counts,
     pub access: AccessLog,
     pub observe: Observe,
+    pub defence: Option<Arc<Defence>>,
     /// A request is done, while others wait for its place.
     pub freed: Notify,
 }
@@ -47,6 +49,8 @@ pub struct Counts {
     pub waiting: Count,
     /// Connections that were refused: there were too many.
     pub turned_away: Count,
+    /// Requests that were not let in: by rules, bans or limits.
+    pub denied: Count,
 }
 
 /// A plan of the worker's own: whoever counts who has it is not in another's way.
@@ -55,7 +59,13 @@ fn own(plan: &Plan) -> Arc<Plan> {
 }
 
 impl Worker {
-    pub fn new(number: usize, plan: Arc<Plan>, access: AccessLog, observe: Observe) -> Self {
+    pub fn new(
+        number: usize,
+        plan: Arc<Plan>,
+        access: AccessLog,
+        observe: Observe,
+        defence: Option<Arc<Defence>>,
+    ) -> Self {
         let budget = Mutex::new(Budget::new(plan.settings.retries.budget, Instant::now()));
         Self {
             number,
@@ -64,6 +74,7 @@ impl Worker {
             counts: Counts::default(),
             access,
             observe,
+            defence,
             freed: Notify::new(),
         }
     }

@@ -245,7 +245,8 @@ fn balance() -> Command {
             .fold(command, |command, definition| command.arg(flag(definition)))
     };
     of(Command::new("balance").about("Stand in front of several nodes").long_about(BALANCE), |name| {
-        name.starts_with("balance.") || matches!(name, "project" | "data" | "database_url")
+        ["balance.", "defence.", "firewall."].iter().any(|prefix| name.starts_with(prefix))
+            || matches!(name, "project" | "data" | "database_url" | "log")
     })
     .after_help(SETTINGS)
     .args_conflicts_with_subcommands(true)

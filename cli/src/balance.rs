@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::ArgMatches;
-use ntier::balance::{self, Place, Running};
+use ntier::balance::{self, Beside, Place, Running};
 use ntier::settings::Mode;
 use serde_json::Value;
 use tokio::process::Child;
@@ -41,7 +41,9 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     let registered = balance::registered(&loaded.settings).await;
     let issued = balance::issued(&loaded.settings).await;
     let scheme = if service.tls.is_some() || issued.is_some() { "https" } else { "http" };
-    let mut running = balance::start(service, registered, issued, succession::inherited()?).await?;
+    let defence = balance::defence(&loaded.settings).map_err(|fault| Failure::new(fault.to_string()))?;
+    let beside = Beside { registered, issued, defence, inherited: succession::inherited()? };
+    let mut running = balance::start(service, beside).await?;
     succession::serves()?;
     println!("ntier balance serves {scheme}://{}", running.address);
     println!("for operators {} (ntier balance status)", running.admin);

@@ -338,19 +338,19 @@ impl Defence {
     }
 
     /// Counts what another process has told; its requests only if it is one of the same kind, as a request that passes a balancer and a
-    /// node is one request. What cannot be read is passed over: it may be of another version.
-    pub fn hear(&self, text: &str, is_alike: bool, now: Instant) {
+    /// node is one request. So long ago it was told. What cannot be read is passed over: it may be of another version.
+    pub fn hear(&self, text: &str, is_alike: bool, age: Duration, now: Instant) {
         let settings = self.settings();
         let (used, points) = message::read(text);
         for used in used.into_iter().filter(|_| is_alike) {
-            self.hear_used(&settings, used, now);
+            self.hear_used(&settings, used, age, now);
         }
         for points in points {
             self.hear_points(&settings, points, now);
         }
     }
 
-    fn hear_used(&self, settings: &Settings, used: Used, now: Instant) {
+    fn hear_used(&self, settings: &Settings, used: Used, age: Duration, now: Instant) {
         let rate = match used.key.kind {
             BY_ADDRESS => settings.limits.address,
             BY_USER => settings.limits.user,
@@ -359,7 +359,7 @@ impl Defence {
             _ => None,
         };
         if let Some(rate) = rate {
-            self.buckets.hear(used, rate, now);
+            self.buckets.hear(used, rate, age, now);
         }
     }
 

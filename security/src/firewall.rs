@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Uri};
+
 use crate::networks::Networks;
 
 /// See the module. The default lets everything through.
@@ -51,6 +54,19 @@ pub enum Reason {
     Path,
     Headers,
     Body,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(address: IpAddr, method: &'a Method, uri: &'a Uri, headers: &HeaderMap) -> Self {
+        Self {
+            address,
+            method: method.as_str(),
+            path: uri.path(),
+            headers: headers.len(),
+            header_bytes: headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum(),
+            body_bytes: headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+        }
+    }
 }
 
 impl Rules {

@@ -99,13 +99,15 @@ impl Buckets {
         keys.into_iter().filter_map(told).collect()
     }
 
-    /// Takes what another process told it let through.
-    pub fn hear(&self, used: Used, rate: Rate, now: Instant) {
+    /// Takes what another process told it let through, so long ago: what was full all the while has filled again since.
+    pub fn hear(&self, used: Used, rate: Rate, age: Duration, now: Instant) {
         if !(used.amount.is_finite() && used.amount > 0.0) {
             return;
         }
         self.change(used.key, rate, now, |bucket| {
-            bucket.tokens = (bucket.tokens - used.amount).max(-MOST_DEBT * rate.size);
+            let refilled = if bucket.tokens < rate.size { 0.0 } else { rate.refill * age.as_secs_f64() };
+            let left = (bucket.tokens - used.amount + refilled).min(rate.size);
+            bucket.tokens = left.max(-MOST_DEBT * rate.size);
         });
     }
 
@@ -137,6 +139,21 @@ mod tests {
     const KEY: Key = Key { kind: 1, id: 7 };
     const RATE: Rate = Rate { size: 10.0, refill: 2.0 };
 
+    /// A process that begins hears at once what others have let through for a while.
+    #[test]
+    fn what_is_heard_late_has_filled_again() {
+        let (buckets, now) = (Buckets::new(100), Instant::now());
+        let used = Used { key: KEY, amount: 2.0 };
+        for seconds in (1..=15).rev() {
+            buckets.hear(used, RATE, Duration::from_secs(seconds), now);
+        }
+        assert!((0..10).all(|_| buckets.take(KEY, RATE, now).is_ok()), "it is full");
+        assert!(buckets.take(KEY, RATE, now).is_err());
+        buckets.hear(used, RATE, Duration::from_secs(15), now);
+        let wait = buckets.take(KEY, RATE, now).unwrap_err();
+        assert!(wait > Duration::from_secs(1), "what is not full counts all of it: {wait:?}");
+    }
+
     #[test]
     fn a_bucket_empties_and_fills() {
         let (buckets, now) = (Buckets::new(100), Instant::now());
@@ -159,14 +176,14 @@ mod tests {
         assert_eq!(told, [Used { key: KEY, amount: 10.0 }]);
         assert_eq!(one.used(), [], "it is told once");
         for used in told {
-            other.hear(used, RATE, now);
+            other.hear(used, RATE, Duration::ZERO, now);
         }
         assert!(other.take(KEY, RATE, now).is_err());
         assert!(other.take(KEY, RATE, now + Duration::from_millis(500)).is_ok());
         for amount in [f64::NAN, f64::INFINITY, -5.0] {
-            other.hear(Used { key: KEY, amount }, RATE, now);
+            other.hear(Used { key: KEY, amount }, RATE, Duration::ZERO, now);
         }
-        other.hear(Used { key: KEY, amount: 1e9 }, RATE, now);
+        other.hear(Used { key: KEY, amount: 1e9 }, RATE, Duration::ZERO, now);
         assert!(other.take(KEY, RATE, now + Duration::from_secs(30)).is_ok(), "a debt has an end");
     }
 
@@ -188,7 +205,7 @@ mod tests {
                     for (number, bucket) in all.iter().enumerate() {
                         let others = told.iter().enumerate().filter(|(other, _)| *other != number);
                         for used in others.flat_map(|(_, used)| used) {
-                            bucket.hear(*used, RATE, at);
+                            bucket.hear(*used, RATE, Duration::ZERO, at);
                         }
                     }
                 }

@@ -129,6 +129,8 @@ impl Cluster {
         let server = self.network.address(1);
         let url = format!("postgres://postgres:for%20tests@{server}:{}/app", self.postgres.port);
         command.arg(name).arg("--data").arg(self.data(host)).args(["--database-url", &url]);
+        // All clients of a test have one address.
+        command.args(["--defence-requests-per-address", "0"]);
         command
     }
 

@@ -2,25 +2,31 @@
 
 mod acme;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use ntier_backing::database::Target;
+use ntier_backing::database::{Database, Options, Target};
 use ntier_balancer::{Member, Observe, settings};
+use ntier_security::defence::Defence;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use ntier_balancer::issued::Told;
 pub use ntier_balancer::settings::Place;
-pub use ntier_balancer::{Error, Running};
+pub use ntier_balancer::{Beside, Error, Running};
 
+use crate::database::visitor;
+use crate::defence::{self, Role, Unread};
 use crate::fault::{Fault, Place as Where};
 use crate::nodes;
 use crate::settings::{Acme, Challenge, Settings};
 
 /// How long a balancer waits to be told of nodes before it serves.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Between two attempts to reach the database for bans.
+const DATABASE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where operators ask.
 pub fn admin(settings: &Settings) -> Place {
@@ -117,19 +123,38 @@ async fn place(url: &str) -> Option<SocketAddr> {
     tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.ok()?.next()
 }
 
-/// Starts it, with those backends and certificates too that come and go by themselves. `inherited` are sockets that listen already.
-pub async fn start(
-    service: settings::Settings,
-    registered: watch::Receiver<Vec<Member>>,
-    issued: Option<Told>,
-    inherited: Vec<TcpListener>,
-) -> Result<Running, Error> {
+/// Who is kept out, by the settings, the bans of the database and what is seen here; `None` where that is switched off. It is kept up to date
+/// as long as the process runs.
+pub fn defence(settings: &Settings) -> Result<Option<Arc<Defence>>, Unread> {
+    let Some(defence) = settings.defence.defence(&settings.balance.service.trusted_proxy)? else { return Ok(None) };
+    let (own, log, address) = (settings.defence.clone(), settings.log, settings.database.clone());
+    tokio::spawn({
+        let defence = defence.clone();
+        async move {
+            let Some(address) = address else { return defence::keep_alone(own, defence, log).await };
+            let options = Options { listen: vec![defence::CHANNEL.into()], ..visitor() };
+            let database = loop {
+                match Database::open(Target::External(address.clone()), options.clone()).await {
+                    Ok(database) => break database,
+                    // Whoever needs it says so: nodes are not known without it either.
+                    Err(_) => sleep(DATABASE_AGAIN).await,
+                }
+            };
+            let told = database.notifications();
+            defence::keep(own, defence, Role::Balancer, database, log, told).await;
+        }
+    });
+    Ok(Some(defence))
+}
+
+/// Starts it.
+pub async fn start(service: settings::Settings, beside: Beside) -> Result<Running, Error> {
     if let Place::Unix(path) = &service.admin
         && let Some(folder) = path.parent()
     {
         crate::directories::create_private(folder).map_err(|error| error.cause)?;
     }
-    ntier_balancer::start(service, registered, issued, inherited, Observe::Changes).await
+    ntier_balancer::start(service, beside, Observe::Changes).await
 }
 
 #[cfg(test)]

@@ -190,16 +190,7 @@ pub async fn keep(
     let process = format!("{:016x}", name());
     let crowdsec = crowdsec::keep(settings.crowdsec.clone(), database.clone(), process.clone(), log);
     let work = async {
-        let mut keeper = Keeper {
-            shares: Shares::new(database, process, role),
-            records: Records::new(settings.log.clone()),
-            wanted: Vec::new(),
-            file: settings.firewall.changed(),
-            told: None,
-            settings,
-            defence,
-            log,
-        };
+        let mut keeper = Keeper::new(settings, defence, Some(Shares::new(database, process, role)), log);
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for beat in 0_u32.. {
@@ -217,11 +208,22 @@ pub async fn keep(
     tokio::join!(work, crowdsec);
 }
 
+/// Likewise of a process that shares no database: what it finds out is heeded by it alone, each time for a minute.
+pub async fn keep_alone(settings: Settings, defence: Arc<Defence>, log: Log) {
+    let mut keeper = Keeper::new(settings, defence, None, log);
+    let mut pulse = tokio::time::interval(PULSE);
+    for beat in 0_u32.. {
+        pulse.tick().await;
+        keeper.beat(beat, false).await;
+    }
+}
+
 /// What the loop has.
 struct Keeper {
     settings: Settings,
     defence: Arc<Defence>,
-    shares: Shares,
+    /// `None` where there is no database.
+    shares: Option<Shares>,
     records: Records,
     /// Bans that are not in the database yet.
     wanted: Vec<Wanted>,
@@ -235,6 +237,19 @@ struct Keeper {
 const MOST_WANTED: usize = 1000;
 
 impl Keeper {
+    fn new(settings: Settings, defence: Arc<Defence>, shares: Option<Shares>, log: Log) -> Self {
+        Self {
+            shares,
+            records: Records::new(settings.log.clone()),
+            wanted: Vec::new(),
+            file: settings.firewall.changed(),
+            told: None,
+            settings,
+            defence,
+            log,
+        }
+    }
+
     async fn beat(&mut self, beat: u32, is_told: bool) {
         let (records, lost) = self.defence.take_records();
         let is_on = self.defence.mode() == Mode::On;
@@ -260,9 +275,13 @@ impl Keeper {
     }
 
     async fn share(&mut self) -> Result<(), ntier_backing::database::Error> {
+        let Some(shares) = &mut self.shares else {
+            self.wanted.clear();
+            return Ok(());
+        };
         let ladder = self.defence.policy().ladder();
         while let Some(wanted) = self.wanted.last() {
-            match self.shares.ban(wanted, &ladder).await? {
+            match shares.ban(wanted, &ladder).await? {
                 Outcome::Banned(banned) => {
                     let _ = self.records.ban(wanted, &banned);
                     let network = wanted.network.to_string();
@@ -274,7 +293,7 @@ impl Keeper {
             }
             self.wanted.pop();
         }
-        self.shares.exchange(&self.defence).await
+        shares.exchange(&self.defence).await
     }
 
     fn read_file(&mut self) {

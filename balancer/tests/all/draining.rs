@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ntier_balancer::{Member, Observe, start};
+use ntier_balancer::{Beside, Observe, start};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::stage::{Backend, Client, GET, Reply, balance, named, ok, operator, settings, status, until};
@@ -106,9 +106,10 @@ async fn another_balancer_takes_the_place_and_no_connection_is_lost() {
     for _ in 0..5 {
         let before = answered.load(Ordering::SeqCst);
         until(async || answered.load(Ordering::SeqCst) > before + 50).await;
-        let (_registrar, registered) = watch::channel(Vec::<Member>::new());
         let sockets = balancer.sockets().unwrap();
-        let next = start(settings.clone(), registered, None, sockets, Observe::Nothing).await.unwrap();
+        let next = start(settings.clone(), Beside { inherited: sockets, ..Beside::default() }, Observe::Nothing)
+            .await
+            .unwrap();
         assert_eq!(next.address, place);
         std::mem::replace(&mut balancer, next).stop().await.unwrap();
     }

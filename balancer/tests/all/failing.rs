@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ntier_balancer::settings::{Choice, Ejection, Health};
-use ntier_balancer::{Member, Observe, start};
+use ntier_balancer::{Beside, Member, Observe, start};
 use tokio::sync::watch;
 
 use crate::stage::{Backend, Client, GET, Reply, ask, balance, named, ok, origin, settings, status, until};
@@ -232,7 +232,7 @@ async fn backends_come_and_go_while_requests_are_answered() {
     let (one, other) = (named("one").await, named("other").await);
     let member = |backend: &Backend| Member { address: backend.address, weight: 1 };
     let (registrar, registered) = watch::channel(vec![member(&one)]);
-    let balancer = start(settings(&[]), registered, None, Vec::new(), Observe::Nothing).await.unwrap();
+    let balancer = start(settings(&[]), Beside { registered, ..Beside::default() }, Observe::Nothing).await.unwrap();
     assert_eq!(ask(&balancer, GET).await.body, "one");
     registrar.send_replace(vec![member(&one), member(&other)]);
     until(async || ask(&balancer, GET).await.body == "other").await;

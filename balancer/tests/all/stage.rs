@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ntier_balancer::settings::{Health, Host, Origin, Place};
-use ntier_balancer::{Member, Observe, Running, Settings, start};
+use ntier_balancer::{Beside, Observe, Running, Settings, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -295,9 +294,7 @@ pub fn origin(address: SocketAddr) -> Origin {
 }
 
 pub async fn balance(settings: Settings) -> Running {
-    let (registrar, registered) = watch::channel(Vec::<Member>::new());
-    drop(registrar);
-    start(settings, registered, None, Vec::new(), Observe::Nothing).await.unwrap()
+    start(settings, Beside::default(), Observe::Nothing).await.unwrap()
 }
 
 /// What operators are told.

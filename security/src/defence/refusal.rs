@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::{HeaderValue, Response, StatusCode, header};
+
 use crate::firewall::Reason;
 
 /// Why.
@@ -16,39 +18,52 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status of HTTP.
-    pub fn status(&self) -> u16 {
+    fn status(&self) -> StatusCode {
         match self {
-            Self::Firewall(Reason::Network | Reason::Path) | Self::Banned(_) => 403,
-            Self::Firewall(Reason::Method) => 405,
-            Self::Firewall(Reason::Headers) => 431,
-            Self::Firewall(Reason::Body) => 413,
-            Self::Throttled(_) | Self::Limited(_) => 429,
+            Self::Firewall(Reason::Network | Reason::Path) | Self::Banned(_) => StatusCode::FORBIDDEN,
+            Self::Firewall(Reason::Method) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Firewall(Reason::Headers) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Firewall(Reason::Body) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Throttled(_) | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
-    /// A JSON object.
-    pub fn body(&self) -> &'static str {
+    /// As clients and logs know it, and what is said of it.
+    fn words(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Firewall(Reason::Network) => r#"{"code":"address_denied","message":"This address is not let in"}"#,
-            Self::Firewall(Reason::Path) => r#"{"code":"path_denied","message":"Nobody is let in here"}"#,
-            Self::Firewall(Reason::Method) => r#"{"code":"method_denied","message":"This method is not served"}"#,
-            Self::Firewall(Reason::Headers) => {
-                r#"{"code":"headers_too_large","message":"The headers of the request are too large"}"#
-            }
-            Self::Firewall(Reason::Body) => r#"{"code":"body_too_large","message":"The request body is too large"}"#,
-            Self::Banned(_) => {
-                r#"{"code":"address_banned","message":"Too much that looks like an attack came from this address"}"#
-            }
+            Self::Firewall(Reason::Network) => ("address_denied", "This address is not let in"),
+            Self::Firewall(Reason::Path) => ("path_denied", "Nobody is let in here"),
+            Self::Firewall(Reason::Method) => ("method_denied", "This method is not served"),
+            Self::Firewall(Reason::Headers) => ("headers_too_large", "The headers of the request are too large"),
+            Self::Firewall(Reason::Body) => ("body_too_large", "The request body is too large"),
+            Self::Banned(_) => ("address_banned", "Too much that looks like an attack came from this address"),
             Self::Throttled(_) => {
-                r#"{"code":"address_throttled","message":"Too many requests of this address were refused; go on more slowly"}"#
+                ("address_throttled", "Too many requests of this address were refused; go on more slowly")
             }
-            Self::Limited(_) => r#"{"code":"over_request_rate_limit","message":"Request rate limit reached"}"#,
+            Self::Limited(_) => ("over_request_rate_limit", "Request rate limit reached"),
         }
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.words().0
+    }
+
+    /// What is answered: a JSON object. The rest of the request is not read, so the connection ends.
+    pub fn response(&self) -> Response<String> {
+        let (code, message) = self.words();
+        let mut response = Response::new(format!(r#"{{"code":"{code}","message":"{message}"}}"#));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.extend(self.retry_after().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+        // A page of the application that is slowed down can read why.
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        response
     }
 
     /// After how many whole seconds it may be tried again.
-    pub fn retry_after(&self) -> Option<u64> {
+    fn retry_after(&self) -> Option<u64> {
         match self {
             Self::Banned(left) => left.map(seconds),
             Self::Throttled(wait) | Self::Limited(wait) => Some(seconds(*wait)),

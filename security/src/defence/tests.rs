@@ -170,15 +170,15 @@ fn processes_ban_together_what_each_alone_would_not() {
     for (case, is_alike, expected) in [(&one, true, false), (&other, false, true)] {
         let key = Key { kind: BY_ADDRESS, id: address_key("198.51.100.7".parse().unwrap()).id };
         case.defence.settings.write().unwrap().limits.address = Some(rate);
-        case.defence.hear(&format!("u {} {:x} 5", key.kind, key.id), is_alike, case.at(0));
+        case.defence.hear(&format!("u {} {:x} 5", key.kind, key.id), is_alike, Duration::ZERO, case.at(0));
         assert_eq!(case.asks("198.51.100.7", 0).is_ok(), expected, "a balancer's requests are a node's once more");
     }
     let told = one.defence.tell().unwrap();
     assert_eq!(one.defence.tell(), None);
-    other.defence.hear(&told, true, other.at(1));
+    other.defence.hear(&told, true, Duration::ZERO, other.at(1));
     assert!(matches!(other.asks("203.0.113.7", 1), Err(Refusal::Banned(_))));
     assert!(other.defence.take_records().0.iter().any(|record| record.standing == Standing::Banned));
-    other.defence.hear("x\nu 1\np 1 zz refused 3\n", true, other.at(1));
+    other.defence.hear("x\nu 1\np 1 zz refused 3\n", true, Duration::ZERO, other.at(1));
 }
 
 #[test]
@@ -214,14 +214,16 @@ fn the_firewall_comes_first() {
 fn refusals_are_said_in_http() {
     for (refusal, status, retry) in [
         (Refusal::Banned(None), 403, None),
-        (Refusal::Banned(Some(Duration::from_millis(1500))), 403, Some(2)),
-        (Refusal::Throttled(Duration::from_millis(500)), 429, Some(1)),
-        (Refusal::Limited(Duration::from_secs(3)), 429, Some(3)),
+        (Refusal::Banned(Some(Duration::from_millis(1500))), 403, Some("2")),
+        (Refusal::Throttled(Duration::from_millis(500)), 429, Some("1")),
+        (Refusal::Limited(Duration::from_secs(3)), 429, Some("3")),
         (Refusal::Firewall(Reason::Body), 413, None),
     ] {
-        assert_eq!((refusal.status(), refusal.retry_after()), (status, retry), "{refusal:?}");
-        let body: serde_json::Value = serde_json::from_str(refusal.body()).unwrap();
-        assert!(body["code"].is_string() && body["message"].is_string());
+        let response = refusal.response();
+        let again = response.headers().get("retry-after").map(|seconds| seconds.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), again), (status, retry), "{refusal:?}");
+        let body: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        assert!(body["code"] == refusal.code() && body["message"].is_string());
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response};
 use ntier_security::defence::{Answer, Defence, Refusal};
 use ntier_security::firewall::Facts;
 use ntier_security::intrusion::{Account, Event};
@@ -49,7 +49,7 @@ impl Node {
         let client = backend.client(peer, request.headers());
         request.extensions_mut().insert(Client(client));
         let Some(defence) = &backend.defence else { return Ok(()) };
-        let facts = facts(client, request.method().as_str(), request.uri().path(), request.headers());
+        let facts = Facts::new(client, request.method(), request.uri(), request.headers());
         let now = Instant::now();
         let mut admitted = defence.admit(&facts, now);
         if admitted.is_ok()
@@ -93,20 +93,8 @@ pub(crate) fn admit_user(defence: &Defence, claims: &str, parts: &Parts) -> Resu
     }
     let claims: serde_json::Value = serde_json::from_str(claims).unwrap_or_default();
     let (Some(user), Some(Client(address))) = (claims["sub"].as_str(), parts.extensions.get()) else { return Ok(()) };
-    let facts = facts(*address, parts.method.as_str(), parts.uri.path(), &parts.headers);
+    let facts = Facts::new(*address, &parts.method, &parts.uri, &parts.headers);
     defence.admit_user(user, &facts, Instant::now()).map_err(|refusal| refuse(&refusal))
-}
-
-fn facts<'a>(address: IpAddr, method: &'a str, path: &'a str, headers: &HeaderMap) -> Facts<'a> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    Facts {
-        address,
-        method,
-        path,
-        headers: headers.len(),
-        header_bytes: headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum(),
-        body_bytes: length,
-    }
 }
 
 /// What sign-in says in the codes of its dialect. Where no account is named no password was looked at.
@@ -120,15 +108,6 @@ fn of_sign_in(headers: &HeaderMap, is_named: bool) -> Option<Event> {
     }
 }
 
-/// The rest of the request is not read, so the connection ends.
 fn refuse(refusal: &Refusal) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(refusal.body().as_bytes()));
-    *response.status_mut() = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::FORBIDDEN);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    headers.extend(refusal.retry_after().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
-    // A page of the application that is slowed down can read why.
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    response
+    refusal.response().map(Bytes::from)
 }

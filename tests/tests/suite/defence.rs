@@ -2,9 +2,10 @@
 
 mod attack;
 
+use std::process::Command;
 use std::time::Instant;
 
-use ntier_tests::{Answer, Backend, Node, Who, World, node, until};
+use ntier_tests::{Answer, Backend, Node, Who, World, directory, node, until};
 use serde_json::{Value, json};
 
 const ATTACKER: &str = "203.0.113.7";
@@ -240,6 +241,91 @@ fn two_nodes_share_a_ban_that_neither_would_have_made() {
     assert_eq!(bans(&world, &["lift", ATTACKER]).0, Some(0));
     until("both let it in", || films(&world, ATTACKER) == 200 && second.get(ATTACKER, "/films?limit=1") == 200);
     assert_eq!(banned(&world), Vec::<String>::new());
+}
+
+/// A balancer in front of a world's node, behind a proxy of its own.
+struct Front<'a> {
+    world: &'a World,
+    node: Node,
+    data: String,
+    _folder: tempfile::TempDir,
+}
+
+impl<'a> Front<'a> {
+    fn of(world: &'a World, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(directory::program());
+        command.args(["balance", "--balance-listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+        command.args(["--balance-backends", world.node.url.trim_start_matches("http://")]);
+        command.args(["--balance-trusted-proxy", "127.0.0.1", "--defence-never", "192.0.2.0/24"]).args(more);
+        if let Some(url) = &world.database_url {
+            command.args(["--database-url", url]);
+        }
+        let node = Node::spawn(command, folder.path()).unwrap_or_else(|said| panic!("it ended: {said}"));
+        Self { world, node, data: folder.path().to_string_lossy().into_owned(), _folder: folder }
+    }
+
+    fn get(&self, from: &str, path: &str) -> Answer {
+        let mut ask = self.world.ask(&Who::Anon, &format!("GET {path}")).header("x-forwarded-for", from);
+        ask.move_to(&self.world.node.url, &self.node.url);
+        ask.send()
+    }
+
+    /// Requests that it has not let in.
+    fn denied(&self) -> u64 {
+        let (_, out, told) = node::run(&["balance", "status", "--json", "--data", &self.data]);
+        let status: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{told}"));
+        status["denied"].as_u64().unwrap()
+    }
+}
+
+#[test]
+fn security_d2_a_balancer_keeps_out_whom_nodes_have_banned() {
+    let world = behind_a_proxy(Backend::Server, &[]);
+    let front = Front::of(&world, &["--firewall-deny-paths", "/rest/v1/secrets"]);
+    assert_eq!(front.get(ATTACKER, "/films?limit=1").status, 200);
+    for _ in 0..8 {
+        scan(&world, ATTACKER, "/.env");
+    }
+    until("the ban is a row", || banned(&world) == [ATTACKER]);
+    until("the balancer itself keeps it out", || {
+        let refused = front.get(ATTACKER, "/films?limit=1");
+        assert!(refused.status == 200 || refused.code() == "address_banned", "{}", refused.text());
+        refused.status == 403 && front.denied() > 0
+    });
+    assert_eq!(front.get(USER, "/films?limit=1").status, 200);
+    let refused = front.get(USER, "/secrets");
+    assert_eq!((refused.status, refused.code().as_str()), (403, "path_denied"));
+    assert_eq!(bans(&world, &["lift", ATTACKER]).0, Some(0));
+    until("it is let in again", || front.get(ATTACKER, "/films?limit=1").status == 200);
+}
+
+#[test]
+fn security_h10_two_balancers_count_requests_together() {
+    let world = behind_a_proxy(Backend::Server, &[]);
+    let limit = ["--defence-requests-per-address", "4"];
+    let fronts = [Front::of(&world, &limit), Front::of(&world, &limit)];
+    let statuses: Vec<u16> = (0..40).map(|_| fronts[0].get(USER, "/films?limit=1").status).collect();
+    assert!(statuses[..10].iter().all(|status| *status == 200) && statuses.contains(&429), "{statuses:?}");
+    assert!(fronts[0].denied() > 0);
+    until("the other counts them too", || fronts[1].get(USER, "/films?limit=1").status == 429);
+    assert_eq!(fronts[1].get("198.51.100.99", "/films?limit=1").status, 200);
+}
+
+/// What never comes to a node is noticed where it ends.
+#[test]
+fn security_d2_a_balancer_without_a_database_slows_attackers_down_by_itself() {
+    let world = behind_a_proxy(Backend::Embedded, &[]);
+    let front = Front::of(&world, &["--balance-max-body", "1kB"]);
+    let too_large = || {
+        let mut ask = world.ask(&Who::Anon, "POST /films").header("x-forwarded-for", ATTACKER);
+        ask.move_to(&world.node.url, &front.node.url);
+        ask.body("text/plain", "x".repeat(2000)).send().status
+    };
+    let statuses: Vec<u16> = (0..60).map(|_| too_large()).collect();
+    assert!(statuses[0] == 413 && statuses.contains(&429), "{statuses:?}");
+    assert_eq!(front.get(USER, "/films?limit=1").status, 200);
+    assert_eq!(films(&world, ATTACKER), 200, "the node knows nothing of it");
 }
 
 #[test]

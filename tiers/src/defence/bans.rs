@@ -47,8 +47,8 @@ pub struct Shares {
     process: String,
     role: Role,
     tick: u64,
-    /// The last that was heard of each other process.
-    heard: HashMap<String, u64>,
+    /// The last that was heard of each other process, and when.
+    heard: HashMap<String, (u64, Instant)>,
     /// Of the bans that are in force here.
     version: Option<String>,
     /// The networks of these bans.
@@ -61,6 +61,8 @@ pub struct Shares {
 
 /// For so long after a ban was lifted what others had seen before may still come in.
 const HEARSAY: Duration = Duration::from_secs(5);
+/// Rows are taken away after half of this.
+const FORGOTTEN: Duration = Duration::from_mins(1);
 /// What waits for a database that is away; more is forgotten.
 const MOST_UNTOLD: usize = 1 << 20;
 
@@ -119,11 +121,13 @@ impl Shares {
         {
             self.untold.push_str(&text);
         }
-        let heard = json!(self.heard).to_string();
+        let heard: HashMap<&str, u64> =
+            self.heard.iter().map(|(process, (tick, _))| (process.as_str(), *tick)).collect();
+        let heard = json!(heard).to_string();
         let mut statements = vec![
             statement("select version from ntier.bans_version", &[]),
             statement(
-                "select process, tick, role, body from ntier.shares where at > now() - interval '15 seconds' and process <> $1 \
+                "select process, tick, role, body, extract(epoch from clock_timestamp() - at)::float8 from ntier.shares where at > now() - interval '15 seconds' and process <> $1 \
                  and tick > coalesce(($2::jsonb ->> process)::bigint, -1) order by process, tick",
                 &[Some(&self.process), Some(&heard)],
             ),
@@ -144,13 +148,13 @@ impl Shares {
         let now = Instant::now();
         for row in answer.results.get(1).map(|result| result.rows.as_slice()).unwrap_or_default() {
             let (Some(process), Some(tick), Some(body)) = (row.text(0), row.text(1), row.text(3)) else { continue };
-            self.heard.insert(process.to_owned(), tick.parse().unwrap_or(u64::MAX));
-            defence.hear(body, row.text(2) == Some(self.role.name()), now);
+            let age =
+                row.text(4).and_then(|age| Duration::try_from_secs_f64(age.parse().ok()?).ok()).unwrap_or_default();
+            self.heard.insert(process.to_owned(), (tick.parse().unwrap_or(u64::MAX), now));
+            defence.hear(body, row.text(2) == Some(self.role.name()), age, now);
         }
-        if self.heard.len() > 1000 {
-            // Processes that are gone; what is heard twice is half a minute old at most.
-            self.heard.clear();
-        }
+        // Nothing is left by then of what they said.
+        self.heard.retain(|_, (_, at)| now.saturating_duration_since(*at) < FORGOTTEN);
         let version = answer.results.first().and_then(|result| result.rows.first()?.text(0)).map(str::to_owned);
         if version != self.version {
             let all = list(&self.database, false).await?;
