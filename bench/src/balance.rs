@@ -1,26 +1,34 @@
 //! `cargo xtask bench balance`: the balancer beside `HAProxy` and nginx, before the same two origins, by HTTP/1.1 with connections that
-//! stay. README.md says how to read it.
+//! stay, plain and over TLS, and by HTTP/2. README.md says how to read it.
 
+mod h2load;
 mod proxies;
 
+use std::process::Command;
 use std::time::Duration;
 
-use ntier_tests::world::agent;
 use serde_json::{Value, json};
 
 use crate::load::{self, Answered, Load, Wrk};
 use crate::measure;
 use crate::run::Options;
-use proxies::{Kind, Origins, Proxy};
+use proxies::{Certificate, Kind, Origins, Proxy, Transport};
 
-/// Connections that ask at once.
-const CONNECTIONS: [u32; 2] = [64, 512];
+/// How it is asked, on so many connections at once.
+const WAYS: [(Transport, u32); 5] = [
+    (Transport::Plain, 64),
+    (Transport::Plain, 512),
+    (Transport::Tls, 64),
+    (Transport::Tls, 512),
+    (Transport::Http2, 64),
+];
 /// What an origin answers.
 const ANSWER: &str = r#"[{"id":1,"name":"hello","price":"12.50","details":{"colour":"red"}}]"#;
 
 /// One proxy with so many connections, in each round.
 struct Line {
     kind: Kind,
+    transport: Transport,
     connections: u32,
     rounds: Vec<Measured>,
 }
@@ -46,19 +54,17 @@ impl Line {
 pub fn balance(options: &Options) -> Result<(), String> {
     proxies::are_installed(&options.binary)?;
     let busy = measure::busy()?;
-    let origins = Origins::start(ANSWER)?;
+    let (origins, certificate) = (Origins::start(ANSWER)?, Certificate::make()?);
     let mut lines = Vec::new();
-    for connections in CONNECTIONS {
+    for (transport, connections) in WAYS.into_iter().filter(|(transport, _)| transport.name().contains(&options.only)) {
         let mut these: Vec<Line> =
-            Kind::ALL.map(|kind| Line { kind, connections, rounds: Vec::new() }).into_iter().collect();
+            Kind::ALL.map(|kind| Line { kind, transport, connections, rounds: Vec::new() }).into_iter().collect();
         for round in 1..=options.rounds {
             // One after the other in each round, so that whatever else the machine does meets all of them.
             for line in &mut these {
-                if !line.kind.name().contains(&options.only) {
-                    continue;
-                }
-                println!("{}, {connections} connections … {round} of {}", line.kind.name(), options.rounds);
-                line.rounds.push(measure(options, line.kind, &origins, connections)?);
+                let (name, way) = (line.kind.name(), transport.name());
+                println!("{name}, {way}, {connections} connections … {round} of {}", options.rounds);
+                line.rounds.push(measure(options, line, &origins, &certificate)?);
             }
         }
         lines.extend(these);
@@ -71,14 +77,19 @@ pub fn balance(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn measure(options: &Options, kind: Kind, origins: &Origins, connections: u32) -> Result<Measured, String> {
-    let proxy = Proxy::start(kind, &options.binary, origins)?;
-    let mut found = agent().get(&proxy.url).call().map_err(|cause| format!("{}: {cause}", kind.name()))?;
-    if found.body_mut().read_to_string().map_err(|cause| cause.to_string())? != ANSWER {
-        return Err(format!("{} does not pass on what the origin answers", kind.name()));
+fn measure(options: &Options, line: &Line, origins: &Origins, certificate: &Certificate) -> Result<Measured, String> {
+    let Line { kind, transport, connections, .. } = *line;
+    let proxy = Proxy::start(kind, &options.binary, origins, transport, certificate)?;
+    let found = Command::new("curl").args(["-sSk", &proxy.url]).output().map_err(|cause| format!("curl: {cause}"))?;
+    if found.stdout != ANSWER.as_bytes() {
+        let said = String::from_utf8_lossy(&found.stderr).into_owned();
+        return Err(format!("{} does not pass on what the origin answers: {said}", kind.name()));
     }
     let request = ["GET".to_owned(), "/".to_owned(), String::new()];
     let ask = |seconds| {
+        if transport == Transport::Http2 {
+            return h2load::ask(&proxy.url, connections, seconds).map_err(|fault| format!("{}: {fault}", kind.name()));
+        }
         let load = Load {
             script: "",
             request: &request,
@@ -97,26 +108,28 @@ fn measure(options: &Options, kind: Kind, origins: &Origins, connections: u32) -
     Ok(Measured { answered, memory_mb: proxy.memory_mb()?, processor })
 }
 
-/// The better of the others, with so many connections.
-fn best(lines: &[Line], connections: u32) -> Option<&Measured> {
-    let others = lines.iter().filter(|line| line.kind != Kind::Ours && line.connections == connections);
+/// The better of the others, asked likewise.
+fn best<'a>(lines: &'a [Line], like: &Line) -> Option<&'a Measured> {
+    let is_alike = |line: &&Line| line.transport == like.transport && line.connections == like.connections;
+    let others = lines.iter().filter(|line| line.kind != Kind::Ours).filter(is_alike);
     others.filter_map(Line::middle).max_by(|one, other| one.answered.rate.total_cmp(&other.answered.rate))
 }
 
 fn print(options: &Options, busy: f64, lines: &[Line]) {
     println!("\n{} s for each; others used {:.0} % of the processors before the run", options.seconds, 100.0 * busy);
     println!(
-        "\n{:<9} {:>11} {:>10} {:>6} {:>8} {:>8} {:>8} {:>10}   ratio: beside the better of HAProxy and nginx",
-        "", "connections", "requests/s", "ratio", "p50 ms", "p99 ms", "MB", "µs/request"
+        "\n{:<9} {:<9} {:>11} {:>10} {:>6} {:>8} {:>8} {:>8} {:>10}   ratio: beside the better of HAProxy and nginx",
+        "", "", "connections", "requests/s", "ratio", "p50 ms", "p99 ms", "MB", "µs/request"
     );
     for line in lines {
         let Some(middle) = line.middle() else { continue };
-        let ratio = best(lines, line.connections)
+        let ratio = best(lines, line)
             .map_or_else(String::new, |best| format!("{:.0}%", 100.0 * middle.answered.rate / best.answered.rate));
         let Answered { rate, p50_ms, p99_ms, .. } = middle.answered;
         println!(
-            "{:<9} {:>11} {rate:>10.0} {ratio:>6} {p50_ms:>8.2} {p99_ms:>8.2} {:>8.1} {:>10.1}",
+            "{:<9} {:<9} {:>11} {rate:>10.0} {ratio:>6} {p50_ms:>8.2} {p99_ms:>8.2} {:>8.1} {:>10.1}",
             line.kind.name(),
+            line.transport.name(),
             line.connections,
             middle.memory_mb,
             middle.processor.as_secs_f64() * 1e6,
@@ -133,7 +146,7 @@ fn raw(options: &Options, busy: f64, lines: &[Line]) -> Value {
     };
     let lines = lines.iter().map(|line| {
         json!({
-            "proxy": line.kind.name(), "connections": line.connections,
+            "proxy": line.kind.name(), "transport": line.transport.name(), "connections": line.connections,
             "rounds": line.rounds.iter().map(round).collect::<Vec<_>>(),
         })
     });

@@ -15,6 +15,8 @@ use crate::subject::Subject;
 
 /// Connections that ask at once.
 pub const CONNECTIONS: u32 = 64;
+/// Puts another number where the path says `{id}`.
+pub const BY_ID: &str = include_str!("../by_id.lua");
 /// Seconds; wrk's own default.
 pub const PATIENCE: u32 = 2;
 /// Seconds of the first try at a given rate.
@@ -58,7 +60,7 @@ pub fn paced(subject: &Subject, case: &Case, seconds: u32, rate: f64) -> Result<
 fn ask(subject: &Subject, case: &Case, seconds: u32, pause: Duration) -> Result<Answered, String> {
     let request = request(subject, case.method, &format!("/rest/v1{}", case.path), case.body);
     let is_by_id = case.path.contains("{id}");
-    let script = if is_by_id { include_str!("../by_id.lua") } else { "" };
+    let script = if is_by_id { BY_ID } else { "" };
     let load = Load { script, request: &request, connections: CONNECTIONS, seconds, pause, patience: PATIENCE };
     let asked = Wrk::start(&subject.node.url, &load).and_then(Wrk::end);
     asked.and_then(answered).map_err(|fault| format!("{} on {}: {fault}", case.name, subject.name))

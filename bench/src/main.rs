@@ -1,7 +1,7 @@
 //! `cargo xtask bench rest`: the data API on a PostgreSQL server and on the embedded database, beside pgbench with the same
 //! statements in the same transactions on the same server, in one run. `bench auth`: sign-in on both, beside bcrypt and the data API.
 //! `bench files`: files, beside nginx and a plain copy. `bench realtime`: broadcasts, changes, and what clients and triggers cost.
-//! `bench balance`: the balancer, beside `HAProxy` and nginx.
+//! `bench balance`: the balancer, beside `HAProxy` and nginx. `bench nodes`: what more nodes bring.
 //! README.md says how to read them.
 
 mod auth;
@@ -11,9 +11,11 @@ mod ceiling;
 mod files;
 mod load;
 mod measure;
+mod nodes;
 mod realtime;
 mod report;
 mod run;
+mod share;
 mod soak;
 mod subject;
 
@@ -25,13 +27,14 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 fn main() -> ExitCode {
     let bench =
         Command::new("bench").about("Measures the data API, sign-in, files and realtime").subcommand_required(true);
-    let matches = bench.subcommands([rest(), auth(), files(), realtime(), balance(), soak()]).get_matches();
+    let matches = bench.subcommands([rest(), auth(), files(), realtime(), balance(), nodes(), soak()]).get_matches();
     let measured = match matches.subcommand() {
         Some(("rest", flags)) => options(flags).map(|options| run::rest(&options)),
         Some(("auth", flags)) => auth_options(flags).map(|options| auth::auth(&options)),
         Some(("files", flags)) => options(flags).map(|options| files::files(&options)),
         Some(("realtime", flags)) => options(flags).map(|options| realtime::realtime(&options)),
         Some(("balance", flags)) => options(flags).map(|options| balance::balance(&options)),
+        Some(("nodes", flags)) => options(flags).map(|options| nodes::nodes(&options)),
         Some(("soak", flags)) => soak_options(flags).map(|options| soak::soak(&options)),
         _ => None,
     };
@@ -91,6 +94,10 @@ fn realtime() -> Command {
 
 fn balance() -> Command {
     Command::new("balance").about("The balancer, beside HAProxy and nginx").arg(binary()).args(of_a_run())
+}
+
+fn nodes() -> Command {
+    Command::new("nodes").about("One, two and three small nodes behind the balancer").arg(binary()).args(of_a_run())
 }
 
 fn of_a_run() -> [Arg; 5] {

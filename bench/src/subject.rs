@@ -84,6 +84,12 @@ impl Subject {
         case.check(answer.status().as_u16(), &body)
     }
 
+    /// What other nodes of its database need.
+    pub fn vault(&self) -> Result<String, String> {
+        let key = std::fs::read_to_string(self.folder.path().join("vault.key"));
+        key.map(|key| key.trim().to_owned()).map_err(|cause| cause.to_string())
+    }
+
     /// The folder of its files.
     pub fn blobs(&self) -> PathBuf {
         self.folder.path().join("files")

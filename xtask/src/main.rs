@@ -3,6 +3,7 @@
 mod node;
 mod packages;
 mod run;
+mod scratch;
 mod tidy;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ cargo xtask <command>
            `bench realtime`: broadcasts to many clients, the memory of quiet ones, changes of tables to a thousand, and
            what a published table costs whoever writes to it; the same flags
            `bench balance`: the balancer beside HAProxy and nginx, before the same origins; the same flags
+           `bench nodes`: one, two and three nodes behind the balancer, each with a small part of a processor; the same flags
            `bench soak`: memory under load that goes on; --minutes N
   help     this text
 ";
@@ -72,7 +74,15 @@ fn test() -> Result<(), String> {
     run::cargo(&["fmt", "--all", "--check"])?;
     // The suites run the program itself.
     // All at once: what is built for one package alone has other features, and is built again for the tests.
-    run::linted(&["build", "--workspace", "--all-targets"])?;
+    run::linted(&["build", "--workspace", "--all-targets"], &[])?;
+    // Tests wait for other programs more than they compute.
+    let threads = 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let mut environment = Vec::new();
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        environment.push(("RUST_TEST_THREADS", threads.to_string()));
+    }
+    let scratch = scratch::Scratch::make();
+    environment.extend(scratch.iter().map(|scratch| ("TMPDIR", scratch.path())));
     // No example of the documentation is run, as there is none; so rustdoc need not read every crate to find that out.
-    run::linted(&["test", "--workspace", "--all-targets"])
+    run::linted(&["test", "--workspace", "--all-targets"], &environment)
 }

@@ -42,7 +42,9 @@ const HAPROXY: Package = Package { name: "haproxy", program: "haproxy", why: "wh
 
 pub const TEST: &[Package] =
     &[POSTGRESQL, OPENSSL, MAIL, CURL, NODEJS, NPM, CHROMIUM, VENV, RCLONE, LITMUS, NATS, PEBBLE];
-pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, WRK, NGINX, HAPROXY];
+const H2LOAD: Package = Package { name: "nghttp2-client", program: "h2load", why: "load over HTTP/2" };
+
+pub const BENCH: &[Package] = &[POSTGRESQL, OPENSSL, CURL, WRK, H2LOAD, NGINX, HAPROXY];
 
 /// Installs what is missing; needs Debian or Ubuntu, and root or sudo.
 pub fn ensure(wanted: &[Package]) -> Result<(), String> {

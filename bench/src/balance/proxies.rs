@@ -35,12 +35,70 @@ pub fn are_installed(binary: &Path) -> Result<(), String> {
     if !binary.is_file() {
         return Err(format!("{} is not there: cargo build --release -p ntier-cli", binary.display()));
     }
-    for (program, flag, package) in [("nginx", "-v", "nginx-light"), ("haproxy", "-v", "haproxy"), ("wrk", "-v", "wrk")]
-    {
+    for (program, flag, package) in [
+        ("nginx", "-v", "nginx-light"),
+        ("haproxy", "-v", "haproxy"),
+        ("wrk", "-v", "wrk"),
+        ("h2load", "--version", "nghttp2-client"),
+    ] {
         let found = Command::new(program).arg(flag).output();
         found.map_err(|_| format!("{program} is not there: apt-get install {package}"))?;
     }
     Ok(())
+}
+
+/// How clients speak with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 over TLS.
+    Http2,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "http/1.1",
+            Self::Tls => "tls",
+            Self::Http2 => "tls, h2",
+        }
+    }
+
+    fn scheme(self) -> &'static str {
+        if self == Self::Plain { "http" } else { "https" }
+    }
+}
+
+/// A certificate of our own and its key, for all of them.
+pub struct Certificate {
+    folder: TempDir,
+}
+
+impl Certificate {
+    pub fn make() -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|cause| cause.to_string())?;
+        let of = |name: &str| folder.path().join(name).display().to_string();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &of("key.pem")])
+            .args(["-out", &of("certificate.pem")])
+            .output()
+            .map_err(|cause| format!("openssl: {cause}"))?;
+        let text = |name| fs::read_to_string(of(name)).map_err(|cause| format!("{name}: {cause}"));
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).into_owned());
+        }
+        // As HAProxy takes them.
+        let both = text("certificate.pem")? + &text("key.pem")?;
+        fs::write(of("both.pem"), both).map_err(|cause| cause.to_string())?;
+        Ok(Self { folder })
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
 }
 
 /// A process of others with its files. It ends when it is dropped.
@@ -126,21 +184,35 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn start(kind: Kind, binary: &Path, origins: &Origins) -> Result<Self, String> {
+    pub fn start(
+        kind: Kind,
+        binary: &Path,
+        origins: &Origins,
+        transport: Transport,
+        certificate: &Certificate,
+    ) -> Result<Self, String> {
         match kind {
-            Kind::Ours => Self::ours(binary, origins),
-            Kind::HaProxy => Self::haproxy(origins),
-            Kind::Nginx => Self::nginx(origins),
+            Kind::Ours => Self::ours(binary, origins, transport, certificate),
+            Kind::HaProxy => Self::haproxy(origins, transport, certificate),
+            Kind::Nginx => Self::nginx(origins, transport, certificate),
         }
     }
 
-    fn ours(binary: &Path, origins: &Origins) -> Result<Self, String> {
+    /// With figures, rules, bans and limits, which it has in production too; none of them is reached.
+    fn ours(binary: &Path, origins: &Origins, transport: Transport, certificate: &Certificate) -> Result<Self, String> {
         let backends = origins.addresses.map(|address| address.to_string()).join(",");
         let mut process = Process::start(binary, |folder| {
             let data = folder.join("data").display().to_string();
             let flags = ["balance", "--data", &data, "--balance-listen", "127.0.0.1:0", "--balance-health-path", "/"];
             let mut flags = flags.map(str::to_owned).to_vec();
             flags.extend(["--balance-backends".to_owned(), backends]);
+            let defence = ["--defence-never", "192.0.2.0/24", "--defence-requests-per-address", "1000000000"];
+            let firewall = ["--firewall-deny", "203.0.113.0/24", "--firewall-deny-paths", "/auth/v1/admin/**"];
+            flags.extend(defence.iter().chain(&firewall).map(ToString::to_string));
+            if transport != Transport::Plain {
+                flags.extend(["--balance-tls-certificate".into(), certificate.file("certificate.pem")]);
+                flags.extend(["--balance-tls-key".into(), certificate.file("key.pem")]);
+            }
             Ok(flags)
         })?;
         let said = process.child.stdout.take().ok_or("it says nothing")?;
@@ -151,13 +223,18 @@ impl Proxy {
         Ok(Self { url: url.ok_or("ntier balance does not serve")?, process })
     }
 
-    fn haproxy(origins: &Origins) -> Result<Self, String> {
+    fn haproxy(origins: &Origins, transport: Transport, certificate: &Certificate) -> Result<Self, String> {
         let address = free()?;
+        let tls = match transport {
+            Transport::Plain => String::new(),
+            Transport::Tls => format!(" ssl crt {} alpn http/1.1", certificate.file("both.pem")),
+            Transport::Http2 => format!(" ssl crt {} alpn h2,http/1.1", certificate.file("both.pem")),
+        };
         let [one, other] = origins.addresses;
         let text = format!(
             "global\n  maxconn 4096\n\
              defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option http-keep-alive\n\
-             frontend front\n  bind {address}\n  option forwardfor\n  default_backend back\n\
+             frontend front\n  bind {address}{tls}\n  option forwardfor\n  default_backend back\n\
              backend back\n  balance leastconn\n  http-reuse always\n  option httpchk GET /\n\
              server one {one} check\n  server other {other} check\n"
         );
@@ -167,21 +244,31 @@ impl Proxy {
             Ok(vec!["-db".into(), "-f".into(), file.display().to_string()])
         })?;
         wait(address, "haproxy")?;
-        Ok(Self { url: format!("http://{address}"), process })
+        Ok(Self { url: format!("{}://{address}", transport.scheme()), process })
     }
 
-    fn nginx(origins: &Origins) -> Result<Self, String> {
+    fn nginx(origins: &Origins, transport: Transport, certificate: &Certificate) -> Result<Self, String> {
         let address = free()?;
+        let files = format!(
+            "ssl_certificate {}; ssl_certificate_key {};",
+            certificate.file("certificate.pem"),
+            certificate.file("key.pem")
+        );
+        let (tls, files) = match transport {
+            Transport::Plain => ("", ""),
+            Transport::Tls => (" ssl", files.as_str()),
+            Transport::Http2 => (" ssl http2", files.as_str()),
+        };
         let [one, other] = origins.addresses;
         let http = format!(
             " upstream back {{ least_conn; server {one}; server {other}; keepalive 512; keepalive_requests 1000000000; }}\n\
-             server {{ listen {address} reuseport backlog=4096; location / {{ proxy_pass http://back; proxy_http_version 1.1;\n\
+             server {{ listen {address}{tls} reuseport backlog=4096; {files} location / {{ proxy_pass http://back; proxy_http_version 1.1;\n\
              proxy_set_header Connection ''; proxy_set_header Host $host;\n\
              proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
         );
         let process = Process::start(Path::new("nginx"), |folder| nginx(folder, &http))?;
         wait(address, "nginx")?;
-        Ok(Self { url: format!("http://{address}"), process })
+        Ok(Self { url: format!("{}://{address}", transport.scheme()), process })
     }
 
     pub fn processor_time(&self) -> Duration {
