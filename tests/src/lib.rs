@@ -28,6 +28,9 @@ pub use ask::{Answer, Ask, Who};
 pub use node::Node;
 pub use world::{Backend, World};
 
+/// Between two looks: whoever looks without a pause takes the processor from whom it waits for.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Asks again until it is so.
 ///
 /// # Panics
@@ -36,6 +39,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < node::PATIENCE, "never: {what}");
+        std::thread::sleep(PAUSE);
     }
 }
 

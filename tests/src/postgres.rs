@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A running server; its owner is the superuser `postgres`, who needs no password on the socket.
@@ -149,7 +150,15 @@ impl Postgres {
 /// # Panics
 /// When the machine has none left.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+    // Below those that the system gives to whoever connects: between this look and the server's one of these could take it. And none twice.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 16_000;
+    const COUNT: u16 = 16_000;
+    // Another process that does the same begins elsewhere.
+    let begin = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
+    let ports = (0..COUNT).map(|_| FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    ports.into_iter().find(is_free).expect("a free port")
 }
 
 /// The newest installed server's programs.

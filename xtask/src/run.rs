@@ -8,9 +8,11 @@ pub fn cargo(arguments: &[&str]) -> Result<(), String> {
 
 /// As [`cargo`], with our own crates compiled by clippy, where each lint is an error. It is the same compiler; and what
 /// we depend on is read and built once, where `cargo clippy` before `cargo build` does so twice.
-pub fn linted(arguments: &[&str]) -> Result<(), String> {
+pub fn linted(arguments: &[&str], environment: &[(&str, String)]) -> Result<(), String> {
     let lints = ["-D", "warnings"].map(|word| format!("{word}__CLIPPY_HACKERY__")).concat();
-    command(program().args(arguments).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", lints))
+    let mut cargo = program();
+    cargo.args(arguments).env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", lints);
+    command(cargo.envs(environment.iter().map(|(name, value)| (name, value))))
 }
 
 fn program() -> Command {
