@@ -166,6 +166,7 @@ impl Teller {
             Event::Doing(what) => self.line(&format!("{what} …")),
             Event::Rows { table, rows } => self.count(table, &format!("copying {table}, {rows} rows")),
             Event::Files { count } => self.count("files", &format!("copying files, {count}")),
+            Event::Looking { table } => self.count(table, &format!("looking at {table}")),
             Event::Comparing { table } => self.count(table, &format!("comparing {table}")),
             Event::Note(note) => self.line(&format!("note: {note}")),
             Event::Closed => self.line("writes are refused here from now on"),

@@ -10,6 +10,7 @@ mod dump;
 mod facts;
 mod files;
 mod follow;
+mod look;
 mod place;
 mod tables;
 
@@ -28,6 +29,7 @@ use crate::settings::Settings;
 use crate::{directories, keys};
 use facts::{Facts, Kind, Roles, Stage, Step, differences, plan};
 use files::Stores;
+use look::Looks;
 use place::{Place, literal};
 use tables::Unit;
 
@@ -53,6 +55,10 @@ pub enum Event<'a> {
     },
     Files {
         count: u64,
+    },
+    /// Compared ahead, while it is written to.
+    Looking {
+        table: &'a str,
     },
     Comparing {
         table: &'a str,
@@ -158,7 +164,7 @@ pub async fn run(request: &Request<'_>, observe: Observe<'_>, end: impl Future<O
         }
     };
     let memory = follow::memory(&mut source).await?;
-    let mut moving = Move { request, source, target, there: None, observe };
+    let mut moving = Move { request, source, target, there: None, looks: Looks::default(), observe };
     let outcome = tokio::select! {
         outcome = moving.outcome(memory, begun) => outcome,
         () = end => Ok(Outcome::BrokenOff),
@@ -210,12 +216,17 @@ fn check_ends(request: &Request<'_>) -> Result<(), Error> {
 const FILLED: &str = "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
     where c.relkind = 'm' and c.relispopulated";
 
+/// How often both ends are compared ahead: each time there is less that has changed since the time before.
+const LOOKS_AHEAD: usize = 3;
+
 struct Move<'a> {
     request: &'a Request<'a>,
     source: Place,
     target: Place,
     /// What the target is made of, if nothing was made there since it was read.
     there: Option<Facts>,
+    /// What is known of the rows at both ends.
+    looks: Looks,
     observe: Observe<'a>,
 }
 
@@ -253,7 +264,7 @@ impl Move<'_> {
         self.ahead(&facts, stores.as_ref()).await?;
         (self.observe)(Event::Closed);
         let closed = Instant::now();
-        let mut report = self.window(stores.as_ref()).await?;
+        let mut report = self.window(&facts, stores.as_ref()).await?;
         report.window = closed.elapsed();
         if report.is_equal() {
             self.tidy().await?;
@@ -314,15 +325,42 @@ impl Move<'_> {
         (self.observe)(Event::Doing("making indexes and rights"));
         self.make(facts, Stage::After).await?;
         (self.observe)(Event::Doing("catching up"));
-        copy::catch_up(&mut self.source, &mut self.target, &units, false, self.observe).await
+        copy::catch_up(&mut self.source, &mut self.target, &units, &mut self.looks, false, self.observe).await?;
+        self.look_ahead(&units).await
+    }
+
+    /// Most of the comparison. What is written meanwhile is compared again, the last of it when nobody writes.
+    async fn look_ahead(&mut self, units: &[Unit]) -> Result<(), Error> {
+        (self.observe)(Event::Doing("looking at both ends"));
+        for _ in 0..LOOKS_AHEAD {
+            let now = tables::units(&mut self.source).await?;
+            let Self { source, target, looks, observe, .. } = self;
+            match compare::look(source, target, &now, looks, false, *observe).await {
+                // Somebody changes a table at this moment: all is compared when nobody does.
+                Err(Error::Database { cause: database::Error::Refused(_), .. }) => {
+                    *looks = Looks::default();
+                    return Ok(());
+                }
+                looked => looked?,
+            }
+            copy::catch_up(source, target, units, looks, false, *observe).await?;
+            if looks.are_closed() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Everything that has to be done while nobody writes.
-    async fn window(&mut self, stores: Option<&Stores>) -> Result<Report, Error> {
+    async fn window(&mut self, before: &Facts, stores: Option<&Stores>) -> Result<Report, Error> {
         let units = tables::units(&mut self.source).await?;
         follow::close(&mut self.source, &units).await?;
         // What was made meanwhile goes along too.
         let facts = self.facts_of_source().await?;
+        if !facts.of(Kind::Type).eq(before.of(Kind::Type)) {
+            // Values may have another text, of which no row's trigger knows.
+            self.looks = Looks::default();
+        }
         self.make(&facts, Stage::Before).await?;
         let done = copy::done(&mut self.target).await?;
         for unit in &units {
@@ -332,7 +370,7 @@ impl Move<'_> {
                 copy::rows(&mut self.source, &mut self.target, unit, self.observe).await?;
             }
         }
-        copy::catch_up(&mut self.source, &mut self.target, &units, true, self.observe).await?;
+        copy::catch_up(&mut self.source, &mut self.target, &units, &mut self.looks, true, self.observe).await?;
         let files = match stores {
             Some(stores) => Some(stores.copy(&mut self.source, &mut self.target, self.observe).await?),
             None => None,
@@ -531,14 +569,14 @@ impl Move<'_> {
         for note in found.notes {
             (self.observe)(Event::Note(note));
         }
-        let theirs = tables::units(&mut self.target).await?;
-        let tables = compare::tables(&mut self.source, &mut self.target, units, &theirs, self.observe).await?;
+        let Self { source, target, looks, observe, .. } = self;
+        compare::look(source, target, units, looks, true, *observe).await?;
         let (ours, set) = (compare::sequences(&mut self.source).await?, compare::sequences(&mut self.target).await?);
         let mut faults = found.faults;
         let other = ours.iter().filter(|sequence| !set.contains(sequence));
         faults.extend(other.map(|(name, last, _)| format!("the sequence {name} does not stand at {last}")));
         Ok(Report {
-            tables,
+            tables: self.looks.compared(),
             sequences: ours.len(),
             faults,
             files: None,

@@ -1,7 +1,7 @@
 //! An application goes to a server and back, with everything that it has.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ntier_tests::node::{self, run};
@@ -165,6 +165,66 @@ fn dumped(url: &str) -> Vec<String> {
     lines
 }
 
+/// Moves, and does something at each line that it says meanwhile; gives how it ended and what it said in the end, and meanwhile.
+fn attended(world: &World, to: &str, mut at: impl FnMut(&str)) -> (Option<i32>, String, String) {
+    let mut child = Command::new(directory::program())
+        .args(arguments(world, to))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        at(&line);
+        told.push_str(&line);
+        told.push('\n');
+    }
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    (child.wait().unwrap().code(), out, told)
+}
+
+/// A transaction that goes on: until it ends, writes cannot be refused.
+struct Writer(Child);
+
+impl Writer {
+    fn begin(url: &str, sql: &str) -> Self {
+        let psql = Command::new("psql").args(["-XqAt", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut writer = Self(psql.unwrap());
+        writer.say(&format!("begin; {sql}; select 'written';"));
+        let mut answer = String::new();
+        BufReader::new(writer.0.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
+        assert_eq!(answer, "written\n");
+        writer
+    }
+
+    fn say(&mut self, sql: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{sql}").unwrap();
+    }
+
+    fn commit(mut self) {
+        self.say("commit;");
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// Writes, or is told that nobody may.
+fn write_if_open(world: &World, sql: &str) {
+    let data = world.data().to_string_lossy().into_owned();
+    let mut arguments = vec!["sql", "--data", &data];
+    arguments.extend(world.database_url.iter().flat_map(|url| ["--database-url", url.as_str()]));
+    arguments.push(sql);
+    let (code, _, told) = run(&arguments);
+    assert!(code == Some(0) || told.contains("moved"), "{told}");
+}
+
+/// The name of the database that a URL names.
+fn database_of(url: &str) -> String {
+    url.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
 /// Starts a move and kills it (`kill -9`) when it says this; false when it came to its end before.
 fn killed_at(world: &World, to: &str, said: &str) -> bool {
     killed_with(world, to, &[], said)
@@ -223,6 +283,7 @@ fn a_killed_move_goes_on_where_it_was() {
         "copying public.ledger",
         "making indexes",
         "catching up",
+        "looking at",
         "writes are refused",
         "making foreign keys",
         "comparing",
@@ -230,7 +291,7 @@ fn a_killed_move_goes_on_where_it_was() {
     for (number, point) in points.iter().enumerate() {
         assert!(killed_at(&world, &url, point), "it says {point}");
         let written = world.ask(&Who::Service, "POST /ledger").json(&json!({ "entry": point, "half": -1 })).send();
-        if number < 6 {
+        if number < 7 {
             assert_eq!(written.status, 201, "{point}: {}", written.text());
             world.sql("update public.profiles set nickname = nickname || '!' where nickname like 'user%7@%'; select 1");
             world.sql("delete from public.ledger where half % 100 = 1; update public.ledger set half = half + 5000 where half % 100 = 2; select 1");
@@ -296,6 +357,124 @@ fn what_is_written_meanwhile_is_there_afterwards() {
     }
 }
 
+/// While both ends are compared ahead, rows come, go, change and get other keys, and a table is emptied and filled.
+#[test]
+fn what_changes_while_both_ends_are_compared_is_compared_again() {
+    for backend in [Backend::Embedded, Backend::Server] {
+        let mut world = World::start(backend);
+        crowd(&world, 3000);
+        world.sql("insert into public.ledger_halves select 'half ' || n, n from generate_series(1, 3000) n; select 1");
+        let url = match backend {
+            Backend::Embedded => template::empty_server(),
+            Backend::Server => world.scratch().join("home").to_string_lossy().into_owned(),
+        };
+        let mut times = 0;
+        let (code, out, told) = attended(&world, &url, |line| {
+            if line.contains("looking at both ends") {
+                write_if_open(
+                    &world,
+                    "truncate public.ledger_halves; insert into public.ledger_halves values ('left', 1)",
+                );
+            }
+            if line.contains("looking at") {
+                times += 1;
+                let sql = format!(
+                    "update public.profiles set nickname = nickname || '{times}' where nickname like 'user1%';
+                     update public.ledger set entry = entry || ', {times}' where half % 300 = {times};
+                     delete from public.ledger where half % 300 = 100 + {times};
+                     insert into public.ledger select 'more {times} ' || n, n from generate_series(1, 20) n"
+                );
+                write_if_open(&world, &sql);
+            }
+        });
+        assert!(code == Some(0) && !out.contains(" NO"), "{out}\n{told}");
+        assert!(times > 1, "{told}");
+        // It takes no writes, but still says what there was.
+        let sums = "select (select count(*) from ledger) as entries, (select sum(hashtextextended(l::text, 0))::text from ledger l) as ledger,
+            (select sum(hashtextextended(p::text, 0))::text from profiles p) as profiles, (select count(*) from ledger_halves) as halves";
+        let before = world.sql(sums);
+        match backend {
+            Backend::Embedded => world.moved(Some(url)),
+            Backend::Server => world.moved_home("home"),
+        }
+        assert_eq!(world.sql(sums), before);
+    }
+}
+
+/// Moves to `home` from a server. A transaction is begun meanwhile, which holds the moment back from which nobody writes: it is handed over
+/// when that is waited for, and everything has been compared ahead.
+fn held(world: &World, then: impl FnOnce(Writer)) -> (Option<i32>, String, String) {
+    let (mut writer, mut then) = (None, Some(then));
+    attended(world, &world.scratch().join("home").to_string_lossy(), |line| {
+        if writer.is_none() && then.is_some() && line.contains("copying ") {
+            let sql = "update auth.users set raw_user_meta_data = '{}' where email = 'user77@example.com'";
+            writer = Some(Writer::begin(world.database_url.as_ref().unwrap(), sql));
+        }
+        if line.contains("writes are refused") {
+            (then.take().unwrap())(writer.take().unwrap());
+        }
+    })
+}
+
+#[test]
+fn what_changes_after_both_ends_were_compared_is_compared_again() {
+    let mut world = World::start(Backend::Server);
+    crowd(&world, 3000);
+    let (code, out, told) = held(&world, |mut writer| {
+        world.sql("update public.profiles set nickname = 'changed' where nickname like 'user77%'; select 1");
+        writer.say("update public.ledger set entry = 'changed', half = -1 where half = 77;");
+        writer.say("delete from public.ledger where half = 78; insert into public.ledger values ('at last', 7);");
+        writer.say("truncate public.ledger_halves; insert into public.ledger_halves values ('left', 1);");
+        writer.commit();
+    });
+    assert!(code == Some(0) && !out.contains(" NO"), "{out}\n{told}");
+    world.moved_home("home");
+    let there = world.sql("select entry, half from ledger where half < 0 or half in (7, 77, 78) order by entry");
+    let expected = json!([
+        { "entry": "at last", "half": 7 }, { "entry": "changed", "half": -1 }, { "entry": "entry 7", "half": 7 }
+    ]);
+    assert_eq!(there, expected);
+    let counts = "select (select count(*)::int from profiles where nickname = 'changed') as changed,
+        (select count(*)::int from auth.users where raw_user_meta_data = '{}') as emptied, (select count(*)::int from ledger_halves) as halves";
+    assert_eq!(world.sql(counts), json!([{ "changed": 11, "emptied": 1, "halves": 1 }]));
+}
+
+/// Somebody switches triggers off, also the one that notes changes, and on again: then what was compared ahead does not count.
+#[test]
+fn what_changes_without_a_note_is_told() {
+    let world = World::start(Backend::Server);
+    crowd(&world, 3000);
+    let (code, _, told) = held(&world, |writer| {
+        world.sql(
+            "alter table public.profiles disable trigger user;
+             update public.profiles set nickname = 'unseen' where nickname = 'user77@example.com';
+             alter table public.profiles enable trigger user; select 1",
+        );
+        writer.commit();
+    });
+    let differ: Vec<&str> = told.lines().filter(|line| line.ends_with("is not the same")).collect();
+    assert_eq!((code, differ), (Some(1), vec!["error: public.profiles is not the same"]), "{told}");
+    let written = world.ask(&Who::Service, "POST /ledger").json(&json!({ "entry": "on", "half": 1 })).send();
+    assert_eq!(written.status, 201, "it goes on here: {}", written.text());
+}
+
+#[test]
+fn a_difference_is_told() {
+    let world = World::start(Backend::Embedded);
+    crowd(&world, 3000);
+    let url = template::empty_server();
+    assert!(killed_at(&world, &url, "looking at both ends"));
+    let spoil = "update auth.users set raw_user_meta_data = '{}' where email = 'user1234@example.com';
+        delete from public.ledger where half = 5; insert into public.ledger values ('entry 0', 5)";
+    postgres::server().sql(&database_of(&url), spoil);
+    let (code, out, told) = attended(&world, &url, |_| ());
+    assert!(code == Some(1) && out.contains(" NO"), "{out}\n{told}");
+    let differ: Vec<&str> = told.lines().filter(|line| line.ends_with("is not the same")).collect();
+    assert_eq!(differ, ["error: auth.users is not the same", "error: public.ledger is not the same"]);
+    let written = world.ask(&Who::Service, "POST /ledger").json(&json!({ "entry": "on", "half": 1 })).send();
+    assert_eq!(written.status, 201, "it goes on here: {}", written.text());
+}
+
 #[test]
 fn a_move_that_cannot_be_says_why() {
     let world = World::start(Backend::Embedded);
@@ -308,8 +487,7 @@ fn a_move_that_cannot_be_says_why() {
     refused("mysql://x", "postgres://… or a directory");
     refused("postgres://x:secret@127.0.0.1:1/x", "cannot reach the server's database x");
     let full = template::empty_server();
-    let name = full.split('?').next().unwrap().rsplit('/').next().unwrap().to_owned();
-    postgres::server().sql(&name, "create table theirs (id int)");
+    postgres::server().sql(&database_of(&full), "create table theirs (id int)");
     refused(&full, "it is not empty: there are public.theirs");
     world.sql("create collation public.plain from \"C\"; select 1");
     refused(&template::empty_server(), "--leave-out");

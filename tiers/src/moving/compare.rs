@@ -1,8 +1,10 @@
 //! Whether both ends have the same: rows counted and summed by hashes that PostgreSQL computes alike at both ends, in pieces, in any order.
+//! What is known of them meanwhile is `look`'s.
 
+use super::look::{Look, Looks, Table, bits};
 use super::place::{Place, literals};
-use super::tables::Unit;
-use super::{Error, Event, Observe};
+use super::tables::{self, Unit};
+use super::{Error, Event, Observe, follow};
 
 /// 4 MB of files: the embedded database answers nobody else meanwhile.
 const PAGES: u64 = 512;
@@ -15,6 +17,13 @@ pub struct Sum {
     pub rows: u64,
     /// Of the hashes of all rows (64 bits each), by addition.
     pub hash: i128,
+}
+
+impl Sum {
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self { rows: self.rows + other.rows, hash: self.hash + other.hash }
+    }
 }
 
 /// A table, or something else that has a sum at both ends.
@@ -31,54 +40,98 @@ impl Compared {
     }
 }
 
-/// Compares all tables; both ends compute at the same time.
-pub async fn tables(
+/// Reads at both ends what is not known of these tables; both compute at the same time. `frozen`: nothing changes any more, so this is
+/// all of them; else those whose changes are noted.
+pub async fn look(
     source: &mut Place,
     target: &mut Place,
     units: &[Unit],
-    theirs: &[Unit],
+    looks: &mut Looks,
+    frozen: bool,
     observe: Observe<'_>,
-) -> Result<Vec<Compared>, Error> {
-    let mut there = Vec::with_capacity(units.len());
-    for unit in units {
+) -> Result<(), Error> {
+    // Before anything is read: what is made anew from then on has another mark at the next look.
+    let marks = follow::marks(source, units).await?;
+    let theirs = tables::units(target).await?;
+    let mut lengths = pages(source, units.iter().flat_map(|unit| &unit.parts).map(String::as_str)).await?.into_iter();
+    let mut found = Vec::with_capacity(units.len());
+    for (unit, mark) in units.iter().zip(marks) {
+        let pages = lengths.by_ref().take(unit.parts.len()).sum();
+        let there = match theirs.iter().find(|other| other.name == unit.name) {
+            Some(other) if frozen || (mark.is_some() && other.compared == unit.compared) => other,
+            None if frozen => return Err(Error::Target(format!("the table {} is not there", unit.name))),
+            _ => continue,
+        };
         // What it is made of there may have other names; what is compared has the names of here.
-        let other = theirs.iter().find(|other| other.name == unit.name);
-        let other = other.ok_or_else(|| Error::Target(format!("the table {} is not there", unit.name)))?;
-        there.push(Unit { parts: other.parts.clone(), ..unit.clone() });
+        let there = Unit { parts: there.parts.clone(), ..unit.clone() };
+        found.push(Table { here: unit.clone(), there, mark, pages });
     }
-    let (source, target) = tokio::join!(sums(source, units, observe), sums(target, &there, &|_| {}));
-    let pairs = source?.into_iter().zip(target?);
-    let named = units.iter().zip(pairs);
-    Ok(named.map(|(unit, (source, target))| Compared { name: unit.name.clone(), source, target }).collect())
+    looks.renew(found);
+    let open: Vec<Open> = looks.0.iter().map(Open::of).collect();
+    let list = |end: fn(&Look) -> &Unit| looks.0.iter().map(end).zip(&open).collect::<Vec<_>>();
+    let tell = |table: &str| observe(if frozen { Event::Comparing { table } } else { Event::Looking { table } });
+    let (here, there) = (list(|look| &look.here), list(|look| &look.there));
+    let (here, there) = tokio::join!(sums(source, &here, &tell), sums(target, &there, &|_| {}));
+    for (look, (here, there)) in looks.0.iter_mut().zip(here?.iter().zip(&there?)) {
+        look.settle(here, there);
+    }
+    Ok(())
+}
+
+/// Which buckets of a table are read.
+#[derive(Debug)]
+struct Open {
+    buckets: usize,
+    is_none: bool,
+    /// As bits; all of them where it says nothing.
+    only: Option<String>,
+}
+
+impl Open {
+    fn of(look: &Look) -> Self {
+        let (buckets, open) = (look.count(), look.open());
+        let only = (open.len() < buckets).then(|| bits(&open, buckets));
+        Self { buckets, is_none: open.is_empty(), only }
+    }
 }
 
 /// Some pages of a part of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece<'a> {
-    unit: usize,
-    part: &'a str,
-    from: u64,
-    to: u64,
+pub struct Piece<'a> {
+    pub unit: usize,
+    pub part: &'a str,
+    pub from: u64,
+    pub to: u64,
 }
 
-async fn sums(place: &mut Place, units: &[Unit], observe: Observe<'_>) -> Result<Vec<Sum>, Error> {
-    let parts: Vec<(usize, &str)> = units
-        .iter()
-        .enumerate()
-        .flat_map(|(at, unit)| unit.parts.iter().map(move |part| (at, part.as_str())))
-        .collect();
+/// The sums of all buckets, of which those that are not open are nothing.
+async fn sums(
+    place: &mut Place,
+    units: &[(&Unit, &Open)],
+    tell: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Vec<Sum>>, Error> {
+    let mut sums: Vec<Vec<Sum>> = units.iter().map(|(_, open)| vec![Sum::default(); open.buckets]).collect();
+    let asked = units.iter().enumerate().filter(|(_, (_, open))| !open.is_none);
+    let parts: Vec<(usize, &str)> =
+        asked.flat_map(|(at, (unit, _))| unit.parts.iter().map(move |part| (at, part.as_str()))).collect();
     let pages = pages(place, parts.iter().map(|(_, part)| *part)).await?;
-    let mut sums = vec![Sum::default(); units.len()];
     for pieces in packed(&parts, &pages) {
-        let first = &units[pieces[0].unit].name;
-        observe(Event::Comparing { table: first });
-        let question = |piece: &Piece<'_>| units[piece.unit].sum(piece.unit, piece.part, piece.from, piece.to);
+        let first = &units[pieces[0].unit].0.name;
+        tell(first);
+        let question = |piece: &Piece<'_>| {
+            let (unit, open) = units[piece.unit];
+            unit.sums(piece, open.buckets, open.only.as_deref())
+        };
         let sql: Vec<String> = pieces.iter().map(question).collect();
         let answers = place.run(&format!("comparing {first}"), &sql.join(" union all ")).await?;
         for row in answers.last().map(|rows| rows.rows.as_slice()).unwrap_or_default() {
-            let Some(sum) = row.text(0).and_then(|at| sums.get_mut(at.parse::<usize>().ok()?)) else { continue };
-            sum.rows += row.text(1).and_then(|rows| rows.parse::<u64>().ok()).unwrap_or_default();
-            sum.hash += row.text(2).and_then(|hash| hash.parse::<i128>().ok()).unwrap_or_default();
+            let number = |column: usize| row.text(column).and_then(|number| number.parse::<i128>().ok());
+            let at = |column: usize| number(column).and_then(|at| usize::try_from(at).ok());
+            let sum = at(0).zip(at(1)).and_then(|(unit, bucket)| sums.get_mut(unit)?.get_mut(bucket));
+            if let Some(sum) = sum {
+                let rows = number(2).and_then(|rows| u64::try_from(rows).ok()).unwrap_or_default();
+                *sum = sum.with(Sum { rows, hash: number(3).unwrap_or_default() });
+            }
         }
     }
     Ok(sums)

@@ -3,6 +3,7 @@
 use ntier_backing::database;
 
 use super::compare::pages;
+use super::look::Looks;
 use super::place::{Place, literal, literals};
 use super::tables::{Key, Unit};
 use super::{Error, Event, Observe, follow};
@@ -181,11 +182,13 @@ async fn put(
     }
 }
 
-/// Does at the target what was noted at the source, as far as it goes. `frozen`: nothing changes any more, so all of it goes.
+/// Does at the target what was noted at the source, as far as it goes; of what was noted, nothing is known any more. `frozen`: nothing
+/// changes any more, so all of it goes.
 pub async fn catch_up(
     source: &mut Place,
     target: &mut Place,
     units: &[Unit],
+    looks: &mut Looks,
     frozen: bool,
     observe: Observe<'_>,
 ) -> Result<(), Error> {
@@ -211,12 +214,14 @@ pub async fn catch_up(
             return Ok(());
         }
         for name in &changed.emptied {
+            looks.forget(name);
             if let Some(unit) = units.iter().find(|unit| unit.name == *name) {
                 reset(target, unit).await?;
                 rows(source, target, unit, observe).await?;
             }
         }
         for (unit, keys) in of(units, &changed) {
+            looks.noted(target, unit, keys).await?;
             let what = format!("catching up with {}", unit.name);
             let bytes = source.line.read(&unit.chosen(keys)).await.map_err(|cause| source.fault(&what, cause))?;
             match put(target, &what, unit, &unit.delete(keys), &bytes, "select").await {

@@ -112,37 +112,51 @@ async fn triggers(place: &mut Place, name: &str) -> Result<Vec<String>, Error> {
     Ok(rows.iter().filter_map(|row| row.text(0)).map(str::to_owned).collect())
 }
 
+/// Of tables whose changes are noted for certain, what they are made of, which is another where rows may have changed without a note:
+/// where their files were written anew, or where the trigger was switched off for a while. `None` where one cannot be certain.
+pub async fn marks(place: &mut Place, units: &[Unit]) -> Result<Vec<Option<String>>, Error> {
+    let mut marks = vec![None; units.len()];
+    let keyed = || units.iter().enumerate().filter(|(_, unit)| unit.has_key());
+    let bodies: Vec<String> = keyed().map(|(at, unit)| format!("({at}, {})", literal(&note_body(unit)))).collect();
+    let tables = keyed().flat_map(|(at, unit)| unit.tables().map(move |name| format!("({at}, {})", literal(name))));
+    let tables: Vec<String> = tables.collect();
+    if tables.is_empty() {
+        return Ok(marks);
+    }
+    let sql = format!(
+        "with bodies (unit, body) as (values {}), tables (unit, name) as (values {})
+         select unit, string_agg(concat_ws(' ', c.oid, pg_relation_filenode(c.oid), t.oid, t.xmin), ', ' order by c.oid)
+         from tables join bodies using (unit)
+         left join pg_class c on c.oid = to_regclass(name)
+         left join pg_trigger t on t.tgrelid = c.oid and t.tgname = 'ntier_move_note' and t.tgenabled = 'A'
+         left join pg_proc p on p.oid = t.tgfoid
+         group by unit having bool_and(coalesce(p.prosrc = body, false))",
+        bodies.join(", "),
+        tables.join(", ")
+    );
+    let answers = place.run("looking whether changes are noted", &sql).await?;
+    for row in answers.last().map(|rows| rows.rows.as_slice()).unwrap_or_default() {
+        if let Some(mark) = row.text(0).and_then(|at| marks.get_mut(at.parse::<usize>().ok()?)) {
+            *mark = row.text(1).map(str::to_owned);
+        }
+    }
+    Ok(marks)
+}
+
 /// Values are written by PostgreSQL as our session reads them, whoever changes the row.
 fn note_sql(unit: &Unit) -> String {
-    let Unit { name, parts, .. } = unit;
-    let relation = literal(name);
-    let key =
-        |row: &str| unit.key.iter().map(|(column, _)| format!("{row}.{column}::text")).collect::<Vec<_>>().join(", ");
+    let name = &unit.name;
+    let (relation, body) = (literal(name), note_body(unit));
     let function = format!("ntier_move.note_{}", hash(name));
     let mut sql = format!(
         "create or replace function {function}() returns trigger language plpgsql security definer
            set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set timezone = 'UTC' set extra_float_digits = 1
-           set bytea_output = 'hex' set intervalstyle = 'postgres' set lc_monetary = 'C' as $note$
-         begin
-           if tg_op <> 'INSERT' then
-             insert into ntier_move.changes (relation, key) values ({relation}, array[{}]);
-           end if;
-           if tg_op = 'INSERT' or (tg_op = 'UPDATE' and array[{}] is distinct from array[{}]) then
-             insert into ntier_move.changes (relation, key) values ({relation}, array[{}]);
-           end if;
-           return null;
-         end
-         $note$;
+           set bytea_output = 'hex' set intervalstyle = 'postgres' set lc_monetary = 'C' as $note${body}$note$;
          revoke all on function {function}() from public;
          create trigger ntier_move_note after insert or update or delete on {name} for each row execute function {function}();
-         alter table {name} enable always trigger ntier_move_note;",
-        key("old"),
-        key("old"),
-        key("new"),
-        key("new"),
+         alter table {name} enable always trigger ntier_move_note;"
     );
-    let all = parts.iter().chain([name].into_iter().filter(|name| !parts.contains(name)));
-    for table in all {
+    for table in unit.tables() {
         sql.push_str(&format!(
             "create trigger ntier_move_note_all after truncate on {table} for each statement execute function \
              ntier_move.note_all({relation});
@@ -152,13 +166,32 @@ fn note_sql(unit: &Unit) -> String {
     sql
 }
 
+/// What is done for each row that changes. Keys that a collation takes for the same are two.
+fn note_body(unit: &Unit) -> String {
+    let key = |row: &str| {
+        let texts = unit.key.iter().map(|(column, _)| format!("{row}.{column}::text collate \"C\""));
+        format!("array[{}]", texts.collect::<Vec<_>>().join(", "))
+    };
+    let (relation, old, new) = (literal(&unit.name), key("old"), key("new"));
+    format!(
+        "
+         begin
+           if tg_op <> 'INSERT' then
+             insert into ntier_move.changes (relation, key) values ({relation}, {old});
+           end if;
+           if tg_op = 'INSERT' or (tg_op = 'UPDATE' and {old} is distinct from {new}) then
+             insert into ntier_move.changes (relation, key) values ({relation}, {new});
+           end if;
+           return null;
+         end
+         "
+    )
+}
+
 /// From here on writes are refused.
 pub async fn close(place: &mut Place, units: &[Unit]) -> Result<(), Error> {
     let closed = triggers(place, "ntier_move_closed").await?;
-    let tables = units.iter().flat_map(|unit| {
-        let own = Some(&unit.name).filter(|name| !unit.parts.contains(name));
-        own.into_iter().chain(&unit.parts)
-    });
+    let tables = units.iter().flat_map(Unit::tables);
     let mut sql = String::new();
     for table in tables.filter(|table| !closed.contains(table)) {
         sql.push_str(&format!(

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Error;
+use super::compare::Piece;
 use super::place::{Place, literal};
 
 /// A table, or all partitions of one.
@@ -138,14 +139,32 @@ impl Unit {
         format!("delete from {}", self.from())
     }
 
-    /// The number that is given, how many rows of a part are on these pages, and the sum of their hashes: the same in any order.
-    pub fn sum(&self, number: usize, part: &str, from: u64, to: u64) -> String {
+    /// The unit's number, and of each bucket of the rows of a part on these pages: which it is, how many rows, and the sum of
+    /// their hashes, which is the same in any order. `only` these buckets (as `look::bits` writes them): of other rows nothing but the key
+    /// is looked at.
+    pub fn sums(&self, piece: &Piece<'_>, buckets: usize, only: Option<&str>) -> String {
         let row =
             if self.compared.is_empty() { "''".to_owned() } else { format!("row({})::text", self.compared.join(", ")) };
+        let Piece { unit, part, from, to } = piece;
+        let key = format!("row({})::text", self.key_names());
+        let bucket = if buckets == 1 { "0".to_owned() } else { bucket(&key, buckets) };
+        let only = only.map_or_else(String::new, |bits| format!(" and get_bit(decode('{bits}', 'hex'), {bucket}) = 1"));
         format!(
-            "select {number}, count(*), coalesce(sum(hashtextextended({row}, 0)::numeric), 0) from only {part} \
-             where ctid >= '({from},0)' and ctid < '({to},0)'"
+            "select {unit}, {bucket}, count(*), sum(hashtextextended({row}, 0)) from only {part} \
+             where ctid >= '({from},0)' and ctid < '({to},0)'{only} group by 2"
         )
+    }
+
+    /// The buckets of these keys.
+    pub fn buckets_of(&self, keys: &[Key], buckets: usize) -> String {
+        let keys: Vec<String> = keys.iter().map(|key| format!("row({})::text", self.key_values(key))).collect();
+        format!("select distinct {} from unnest(array[{}]) key", bucket("key", buckets), keys.join(", "))
+    }
+
+    /// The tables that are written to: itself, and what it is made of.
+    pub fn tables(&self) -> impl Iterator<Item = &String> {
+        let own = Some(&self.name).filter(|name| !self.parts.contains(name));
+        own.into_iter().chain(&self.parts)
     }
 
     /// Descendants of a table that is inherited from are units of their own.
@@ -176,6 +195,11 @@ impl Unit {
     }
 }
 
+/// The bucket of a key, of so many: a power of two.
+fn bucket(key: &str, buckets: usize) -> String {
+    format!("hashtextextended({key}, 0) & {}", buckets - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +228,26 @@ mod tests {
              and (a, \"B\") <= ('2'::integer, E'a\\\\b'::character varying(9))) to stdout"
         );
         assert_eq!(unit.piece(None, None), "copy (select a, \"B\" from only public.t ) to stdout");
+    }
+
+    #[test]
+    fn rows_are_summed_by_buckets() {
+        let piece = Piece { unit: 3, part: "public.t", from: 0, to: 9 };
+        assert_eq!(
+            pair().sums(&piece, 1, None),
+            "select 3, 0, count(*), sum(hashtextextended(row(\"B\", a, g)::text, 0)) from only public.t \
+             where ctid >= '(0,0)' and ctid < '(9,0)' group by 2"
+        );
+        assert_eq!(
+            pair().sums(&piece, 8, Some("82")),
+            "select 3, hashtextextended(row(a, \"B\")::text, 0) & 7, count(*), sum(hashtextextended(row(\"B\", a, g)::text, 0)) \
+             from only public.t where ctid >= '(0,0)' and ctid < '(9,0)' \
+             and get_bit(decode('82', 'hex'), hashtextextended(row(a, \"B\")::text, 0) & 7) = 1 group by 2"
+        );
+        assert_eq!(
+            pair().buckets_of(&[vec!["1".to_owned(), "x".to_owned()]], 8),
+            "select distinct hashtextextended(key, 0) & 7 from unnest(array[row('1'::integer, 'x'::character varying(9))::text]) key"
+        );
     }
 
     #[test]
