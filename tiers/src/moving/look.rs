@@ -151,7 +151,11 @@ pub fn bits(buckets: &[usize], count: usize) -> String {
     for at in buckets {
         bytes[at / 8] |= 1 << (at % 8);
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
 }
 
 #[cfg(test)]
