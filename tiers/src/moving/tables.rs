@@ -15,7 +15,8 @@ pub struct Unit {
     pub parts: Vec<String>,
     /// What is written, quoted: all but generated columns.
     pub columns: Vec<String>,
-    /// What is compared: all, in the order of their names.
+    /// What is compared: all but what is generated, in the order of their names. That is made of the others by each end itself, which may have
+    /// another idea of what a letter is (`to_tsvector`).
     pub compared: Vec<String>,
     /// Column and type; empty where rows cannot be told apart for certain.
     pub key: Vec<(String, String)>,
@@ -53,7 +54,7 @@ pub async fn units(place: &mut Place) -> Result<Vec<Unit>, Error> {
              where l.isleaf and p.relkind = 'r') else json_build_array(t.name) end,
            'columns', (select coalesce(json_agg(quote_ident(a.attname) order by a.attnum) filter (where a.attgenerated = ''), '[]')
              from pg_attribute a where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped),
-           'compared', (select coalesce(json_agg(quote_ident(a.attname) order by a.attname collate \"C\"), '[]')
+           'compared', (select coalesce(json_agg(quote_ident(a.attname) order by a.attname collate \"C\") filter (where a.attgenerated = ''), '[]')
              from pg_attribute a where a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped),
            'key', (select coalesce(json_agg(json_build_array(quote_ident(a.attname), format_type(a.atttypid, a.atttypmod)) order by k.place), '[]')
              from keys join unnest(keys.attributes) with ordinality k (number, place) on true
