@@ -19,7 +19,7 @@ use crate::subject::{Subject, project};
 /// At most.
 const NODES: usize = 3;
 /// Of one processor, for each node.
-const PERCENT: u32 = 15;
+const PERCENT: u32 = 8;
 const CONNECTIONS: u32 = 64;
 
 /// One more node on the database of the first.
