@@ -19,7 +19,7 @@ use crate::subject::{Subject, project};
 /// At most.
 const NODES: usize = 3;
 /// Of one processor, for each node.
-const PERCENT: u32 = 8;
+const PERCENT: u32 = 10;
 const CONNECTIONS: u32 = 64;
 
 /// One more node on the database of the first.
@@ -43,6 +43,8 @@ pub fn nodes(options: &Options) -> Result<(), String> {
     for (node, share) in all.iter().zip(&shares) {
         share.hold(node.process())?;
     }
+    println!("all nodes, to warm up …");
+    measure(options, &first, &all)?;
     let mut measured = Vec::new();
     for count in 1..=NODES {
         let mut rounds = Vec::new();
