@@ -15,12 +15,7 @@ use crate::forward::Front;
 
 /// Whose request it is: the peer's, or whose a trusted proxy says.
 pub fn client(front: &Front, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
-    if !front.is_trusted {
-        return front.address;
-    }
-    let forwarded = headers.get_all("x-forwarded-for").iter();
-    let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
-    network::client(front.address, &forwarded, trusted)
+    if front.is_trusted { network::client_of(front.address, headers, trusted) } else { front.address }
 }
 
 /// A request was refused here.

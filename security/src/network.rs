@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use http::HeaderMap;
+
 /// An address, or a range of them in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
@@ -86,7 +88,7 @@ impl FromStr for Network {
 
 /// The client's address: the peer's, unless that is a proxy we trust. Then `X-Forwarded-For` is read from the right, where each proxy has
 /// added whom it saw, up to the first that is not trusted. What stands left of it anybody may have written.
-pub fn client(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
+fn client(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
     for hop in forwarded.iter().rev().flat_map(|line| line.rsplit(',')) {
@@ -101,6 +103,16 @@ pub fn client(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
         }
     }
     client
+}
+
+/// Likewise, by the headers of a request.
+pub fn client_of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    if !trusted.iter().any(|network| network.contains(peer)) {
+        return peer.to_canonical();
+    }
+    let forwarded = headers.get_all("x-forwarded-for").iter();
+    let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
+    client(peer, &forwarded, trusted)
 }
 
 #[cfg(test)]

@@ -121,12 +121,7 @@ impl Backend {
 
     /// Whose request it is that came from `peer`.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if !self.trusted.iter().any(|network| network.contains(peer)) {
-            return peer.to_canonical();
-        }
-        let forwarded = headers.get_all("x-forwarded-for").iter();
-        let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
-        network::client(peer, &forwarded, &self.trusted)
+        network::client_of(peer, headers, &self.trusted)
     }
 
     /// A page, or a file of the site.
