@@ -33,13 +33,34 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Head {
     pub status: StatusCode,
-    /// Without those that concern one connection only.
-    pub headers: HeaderMap,
     /// The connection may be used again.
     pub keeps: bool,
     pub body: Decoder,
-    /// What it changes to, where the status is 101.
-    pub upgrade: Option<HeaderValue>,
+    text: Bytes,
+    /// Headers without those that concern one connection only.
+    spans: Vec<Span>,
+    upgrade: Option<Span>,
+}
+
+impl Head {
+    /// Names, as they were written, and values.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.spans.iter().map(|span| (&self.text[range(span.name)], &self.text[range(span.value)]))
+    }
+
+    pub fn headers(&self) -> Result<HeaderMap, Fault> {
+        let mut headers = HeaderMap::with_capacity(self.spans.len() + 2);
+        for span in &self.spans {
+            let (name, value) = span.header(&self.text).ok_or(Fault::NotHttp)?;
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+
+    /// What the connection changes to, where the status is 101.
+    pub fn upgrade(&self) -> Option<&[u8]> {
+        self.upgrade.map(|span| &self.text[range(span.value)])
+    }
 }
 
 /// Reads a head from the front of the buffer; `None` until it is whole. `method` is that of the request.
@@ -48,52 +69,62 @@ pub fn head(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Faul
     let mut answer = httparse::Response::new(&mut []);
     let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut answer, buffer, &mut places);
     let length = match parsed {
-        Ok(Status::Complete(length)) => length,
+        Ok(Status::Complete(length)) if length <= HEAD_BYTES => length,
         Ok(Status::Partial) if buffer.len() < HEAD_BYTES => return Ok(None),
-        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLong),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(Fault::HeadTooLong),
         Err(_) => return Err(Fault::NotHttp),
     };
     let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Fault::NotHttp)?;
     let is_new = answer.version == Some(1);
     let mut facts = Facts { keeps: is_new, ..Facts::default() };
+    let mut upgrade = None;
+    // Where each header is, while the text is borrowed.
+    let base = buffer.as_ptr() as usize;
+    let mut spans = Vec::with_capacity(answer.headers.len());
     for one in answer.headers.iter() {
-        facts.hear(one)?;
+        let span = Span::of(one.name.as_bytes(), one.value, base);
+        match facts.hear(one)? {
+            Concern::Everyone => spans.push(span),
+            Concern::Upgrade => upgrade = Some(span),
+            Concern::Connection => {}
+        }
     }
     if facts.chunked && (!is_new || facts.length.is_some()) {
         return Err(Fault::Framing);
     }
-    // Where each header is, while the text is borrowed; afterwards all share it.
-    let mut spans = [Span::default(); HEADERS];
-    let count = answer.headers.len();
-    let base = buffer.as_ptr() as usize;
-    let place = |text: &[u8]| u32::try_from(text.as_ptr() as usize - base).unwrap_or_default();
-    let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or_default();
-    for (span, one) in spans.iter_mut().zip(answer.headers.iter()) {
-        let (name, value) = (one.name.as_bytes(), one.value);
-        *span = Span { name: (place(name), size(name)), value: (place(value), size(value)) };
-    }
     let text = buffer.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(count + 2);
-    let mut upgrade = None;
-    for span in &spans[..count] {
-        let name = HeaderName::from_bytes(&text[range(span.name)]).map_err(|_| Fault::NotHttp)?;
-        let value = HeaderValue::from_maybe_shared(text.slice(range(span.value))).map_err(|_| Fault::NotHttp)?;
-        if name == header::UPGRADE {
-            upgrade = Some(value);
-        } else if !concerns_one_connection(&name) && !facts.is_named(&name) {
-            headers.append(name, value);
-        }
+    if !facts.named.is_empty() {
+        spans.retain(|span| !facts.is_named(&text[range(span.name)]));
     }
     let body = facts.body(status, method);
     let keeps = facts.keeps && !matches!(body, Decoder::UntilClose);
-    Ok(Some(Head { status, headers, keeps, body, upgrade }))
+    Ok(Some(Head { status, keeps, body, text, spans, upgrade }))
 }
 
 /// Where a header's name and value begin, and how long they are.
-#[derive(Clone, Copy, Default)]
-struct Span {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Span {
     name: (u32, u32),
     value: (u32, u32),
+}
+
+impl Span {
+    /// Of a header in a text that begins at `base`.
+    pub fn of(name: &[u8], value: &[u8], base: usize) -> Self {
+        let place = |text: &[u8]| u32::try_from(text.as_ptr() as usize - base).unwrap_or_default();
+        let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or_default();
+        Self { name: (place(name), size(name)), value: (place(value), size(value)) }
+    }
+
+    pub fn value(&self, text: &Bytes) -> Bytes {
+        text.slice(range(self.value))
+    }
+
+    /// The header, once the text can be shared.
+    pub fn header(&self, text: &Bytes) -> Option<(HeaderName, HeaderValue)> {
+        let name = HeaderName::from_bytes(&text[range(self.name)]).ok()?;
+        Some((name, HeaderValue::from_maybe_shared(self.value(text)).ok()?))
+    }
 }
 
 fn range((start, length): (u32, u32)) -> std::ops::Range<usize> {
@@ -107,6 +138,13 @@ pub fn concerns_one_connection(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
+/// Whom a header is for.
+enum Concern {
+    Everyone,
+    Connection,
+    Upgrade,
+}
+
 /// What the headers say of the connection and of the body.
 #[derive(Debug, Default)]
 struct Facts {
@@ -118,7 +156,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn hear(&mut self, one: &httparse::Header<'_>) -> Result<(), Fault> {
+    fn hear(&mut self, one: &httparse::Header<'_>) -> Result<Concern, Fault> {
         let is = |name: &str| one.name.eq_ignore_ascii_case(name);
         // Most are not of this kind.
         match one.name.len() {
@@ -133,10 +171,12 @@ impl Facts {
             }
             14 if is("content-length") => {
                 let length = number(one.value, 10).ok_or(Fault::Framing)?;
-                if self.length.is_some_and(|before| before != length) {
-                    return Err(Fault::Framing);
+                match self.length.replace(length) {
+                    None => return Ok(Concern::Everyone),
+                    Some(before) if before != length => return Err(Fault::Framing),
+                    // Said once is enough.
+                    Some(_) => {}
                 }
-                self.length = Some(length);
             }
             17 if is("transfer-encoding") => {
                 if self.chunked || !one.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
@@ -144,14 +184,19 @@ impl Facts {
                 }
                 self.chunked = true;
             }
-            _ => {}
+            7 if is("upgrade") => return Ok(Concern::Upgrade),
+            2 if is("te") => {}
+            10 if is("keep-alive") => {}
+            16 if is("proxy-connection") => {}
+            _ => return Ok(Concern::Everyone),
         }
-        Ok(())
+        Ok(Concern::Connection)
     }
 
-    fn is_named(&self, name: &HeaderName) -> bool {
+    fn is_named(&self, name: &[u8]) -> bool {
         // How long it is concerns everyone, whatever Connection says.
-        *name != header::CONTENT_LENGTH && self.named.iter().any(|named| named == name.as_str())
+        !name.eq_ignore_ascii_case(b"content-length")
+            && self.named.iter().any(|named| named.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// RFC 9112, 6.3.
@@ -356,7 +401,7 @@ mod tests {
             X-End: 3\r\nTrailer: x-sum\r\ncontent-length: 0\r\n\r\n";
         let head = read(text, &Method::GET).unwrap().unwrap();
         let names: Vec<_> =
-            head.headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+            head.headers().unwrap().iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
         assert_eq!(names, ["x-end=2", "x-end=3", "trailer=x-sum", "content-length=0"]);
     }
 

@@ -6,17 +6,13 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
 use http::{Method, StatusCode};
 
-use crate::decode::{self, Decoder, Head, Piece, concerns_one_connection};
-use crate::head::Framing;
+use crate::decode::{self, Decoder, Head, Piece};
 use crate::link::Link;
 use crate::settings::Times;
-use crate::upload::{ClientFault, Part, Upload};
+use crate::upload::{ClientFault, Upload};
 
-/// Pieces of a body up to this size are copied behind what is written already, so that they leave in one packet.
-const COPIED: usize = 4 << 10;
 /// How long a backend may think before it asks for a body that the client holds back. Some never ask.
 const HELD: Duration = Duration::from_secs(1);
 
@@ -90,8 +86,8 @@ impl Exchange {
                 (false, true) => times.body_pause,
                 (false, false) => times.answer,
             };
-            ready!(self.link.poll_late(context, within));
-            self.link.restart_time();
+            ready!(self.link.late.poll(context, within));
+            self.link.late.restart();
             if upload.is_held {
                 upload.is_held = false;
             } else if upload.waits() && !self.is_gathered {
@@ -125,11 +121,11 @@ impl Exchange {
     /// Writes what there is of the request. Ready when all of it is written, or when nothing more can be.
     pub fn poll_send(&mut self, context: &mut Context<'_>, upload: &mut Upload) -> Poll<Result<(), ClientFault>> {
         loop {
-            if self.is_deaf || (self.is_gathered && self.link.is_written()) {
+            if self.is_deaf || (self.is_gathered && self.link.write.is_empty()) {
                 return Poll::Ready(Ok(()));
             }
             let gathered = self.poll_gather(context, upload)?;
-            if self.link.is_written() && gathered.is_pending() {
+            if self.link.write.is_empty() && gathered.is_pending() {
                 return Poll::Pending;
             }
             if let Err(_cause) = ready!(self.link.poll_write(context)) {
@@ -141,63 +137,20 @@ impl Exchange {
 
     /// Takes of the body what can be written at once.
     fn poll_gather(&mut self, context: &mut Context<'_>, upload: &mut Upload) -> Poll<Result<(), ClientFault>> {
-        while !self.is_gathered && self.link.chunk.is_empty() && self.link.tail.is_empty() {
+        while !self.is_gathered && self.link.write.has_room() {
             if upload.is_held {
                 return Poll::Pending;
             }
-            if self.link.write.len() >= COPIED {
-                break;
-            }
             let part = ready!(upload.poll_part(context))?;
-            self.link.restart_time();
-            self.encode(part, upload.framing);
+            self.link.late.restart();
+            self.is_gathered = self.link.write.put(part, upload.framing);
         }
         Poll::Ready(Ok(()))
     }
 
-    fn encode(&mut self, part: Option<Part>, framing: Framing) {
-        let write = &mut self.link.write;
-        match (part, framing) {
-            (Some(Part::Data(data)), _) if data.is_empty() => {}
-            (Some(Part::Data(data)), Framing::Chunked) => {
-                write.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                self.put(data, b"\r\n");
-            }
-            (Some(Part::Data(data)), _) => self.put(data, b""),
-            (Some(Part::Trailers(trailers)), Framing::Chunked) => {
-                write.put_slice(b"0\r\n");
-                for (name, value) in &trailers {
-                    if !concerns_one_connection(name) {
-                        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                            write.put_slice(part);
-                        }
-                    }
-                }
-                write.put_slice(b"\r\n");
-                self.is_gathered = true;
-            }
-            (None, Framing::Chunked) => {
-                write.put_slice(b"0\r\n\r\n");
-                self.is_gathered = true;
-            }
-            // Where a length was said there is no place for trailers.
-            (Some(Part::Trailers(_)) | None, _) => self.is_gathered = true,
-        }
-    }
-
-    fn put(&mut self, data: Bytes, tail: &'static [u8]) {
-        if data.len() <= COPIED {
-            self.link.write.put_slice(&data);
-            self.link.write.put_slice(tail);
-        } else {
-            self.link.chunk = data;
-            self.link.tail = tail;
-        }
-    }
-
     /// The whole request was written.
     pub fn is_sent(&self) -> bool {
-        self.is_gathered && !self.is_deaf && self.link.is_written()
+        self.is_gathered && !self.is_deaf && self.link.write.is_empty()
     }
 
     /// The next piece of the answer's body; what is left of the request's is sent meanwhile.
@@ -226,7 +179,7 @@ impl Exchange {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(read) => drop(read?),
                 Poll::Pending => {
-                    ready!(self.link.poll_late(context, pause));
+                    ready!(self.link.late.poll(context, pause));
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }

@@ -52,12 +52,8 @@ pub struct Seated {
     pub room: room::Place,
 }
 
-/// Answers a request.
+/// Answers a request that hyper has read.
 pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Request<Incoming>) -> Response<Outbound> {
-    let begun = Instant::now();
-    worker.deposit();
-    let plan = worker.plan();
-    let id = request_id();
     let has_upgrade = request.headers().contains_key(header::UPGRADE);
     let is_extended = head::is_extended_connect(&request);
     let upgrade = (has_upgrade || is_extended).then(|| hyper::upgrade::on(&mut request));
@@ -66,7 +62,60 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
         head::websocket_of_http2(&mut parts);
     }
     let upgrade = upgrade.filter(|_| is_extended || head::wants_websocket(&parts));
-    let account = Account::new(worker, begun, || line(&parts, front, &id));
+    let is_held = parts.headers.contains_key(header::EXPECT);
+    match pass(worker, front, &parts, |bounds| Upload::new(body, is_held, bounds), upgrade).await {
+        Answered::Own(response) => response,
+        Answered::Passed(passed) => passed.into_response(),
+    }
+}
+
+/// What came of a request.
+pub enum Answered {
+    /// The balancer's own answer, or one that opens a tunnel.
+    Own(Response<Outbound>),
+    /// A backend's.
+    Passed(Passed),
+}
+
+/// A backend's answer, and what the balancer says in it.
+pub struct Passed {
+    pub head: Head,
+    /// `Strict-Transport-Security`
+    pub hsts: Option<HeaderValue>,
+    /// `X-Request-Id`
+    pub id: Option<[u8; 32]>,
+    pub body: Outbound,
+}
+
+impl Passed {
+    fn into_response(self) -> Response<Outbound> {
+        let Ok(headers) = self.head.headers() else { return Refusal::BadAnswer.response().map(Outbound::whole) };
+        let mut response = Response::new(self.body);
+        *response.status_mut() = self.head.status;
+        *response.headers_mut() = headers;
+        if let Some(hsts) = self.hsts {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        if let Some(id) = self.id.and_then(|id| HeaderValue::from_bytes(&id).ok()) {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        response
+    }
+}
+
+/// Lets a request in, or not; passes it on, or answers it.
+pub async fn pass(
+    worker: &Arc<Worker>,
+    front: &Arc<Front>,
+    parts: &Parts,
+    upload: impl FnOnce(Bounds) -> Upload,
+    upgrade: Option<OnUpgrade>,
+) -> Answered {
+    let begun = Instant::now();
+    worker.deposit();
+    let plan = worker.plan();
+    let id = request_id();
+    let account = Account::new(worker, begun, || line(parts, front, &id));
     let settings = &plan.settings;
     let client = guard::client(front, &parts.headers, &settings.trusted_proxy);
     let client = Client { address: client, path: parts.uri.path() };
@@ -77,7 +126,7 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
             return own(worker, account, refusal.response().map(Bytes::from), refusal.code());
         }
     }
-    if let Err(fault) = head::check(&parts) {
+    if let Err(fault) = head::check(parts) {
         return refuse(worker, account, Refusal::Malformed(fault), &client);
     }
     let bounds = Bounds {
@@ -86,12 +135,12 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
         rate: settings.body_rate,
         pause: settings.times.body_pause,
     };
-    let upload = Upload::new(body, parts.headers.contains_key(header::EXPECT), bounds);
+    let upload = upload(bounds);
     if upload.is_too_large() {
         return refuse(worker, account, Refusal::BodyTooLarge, &client);
     }
-    let visit = Visit { worker, plan: &plan, front, parts: &parts, client, id: &id, is_websocket: upgrade.is_some() };
-    visit.answer(upload, account, upgrade).await
+    let visit = Visit { worker, plan: &plan, front, parts, client, id: &id, is_websocket: upgrade.is_some() };
+    visit.answer(upload, account, upgrade, begun).await
 }
 
 /// A name for a request, by which logs of several machines find each other.
@@ -137,7 +186,7 @@ struct Client<'a> {
 }
 
 /// The balancer does not pass the request on, or not its answer.
-fn refuse(worker: &Worker, account: Account, refusal: Refusal, client: &Client<'_>) -> Response<Outbound> {
+fn refuse(worker: &Worker, account: Account, refusal: Refusal, client: &Client<'_>) -> Answered {
     if let Some(defence) = &worker.defence {
         guard::refused(defence, refusal, client.address, client.path);
     }
@@ -145,12 +194,12 @@ fn refuse(worker: &Worker, account: Account, refusal: Refusal, client: &Client<'
 }
 
 /// The balancer answers itself.
-fn own(worker: &Worker, mut account: Account, response: Response<Bytes>, code: &'static str) -> Response<Outbound> {
+fn own(worker: &Worker, mut account: Account, response: Response<Bytes>, code: &'static str) -> Answered {
     worker.counts.own[usize::from(response.status().as_u16() / 100).min(5)].add(1);
-    account.answered(response.status(), Some(code));
+    account.answered(response.status(), Some(code), Instant::now());
     account.sent(response.body().len());
     account.end(true);
-    response.map(Outbound::whole)
+    Answered::Own(response.map(Outbound::whole))
 }
 
 /// A request that is being answered.
@@ -199,21 +248,32 @@ struct Attempt {
     exchange: Exchange,
     head: Head,
     ticket: Ticket,
+    /// When the head was there.
+    at: Instant,
 }
 
 impl Visit<'_> {
-    async fn answer(&self, mut upload: Upload, mut account: Account, upgrade: Option<OnUpgrade>) -> Response<Outbound> {
+    async fn answer(
+        &self,
+        mut upload: Upload,
+        mut account: Account,
+        upgrade: Option<OnUpgrade>,
+        begun: Instant,
+    ) -> Answered {
+        let mut now = begun;
         let key = self.plan.key(self.parts, &self.front.peer);
         let turn = usize::try_from(self.worker.counts.requests.get()).unwrap_or_default();
         let mut course = Course::default();
         let mut last = Refusal::NoBackend;
         loop {
-            let ask = Ask { key, tried: &course.tried, turn, now: Instant::now() };
+            let ask = Ask { key, tried: &course.tried, turn, now };
             let same = course.same.take().and_then(|at| Ticket::take(self.plan, at, self.worker));
             let chosen = same.or_else(|| self.choose(&ask));
             let chosen = if chosen.is_none() && course.attempts == 0 && self.plan.usable(ask.now) > 0 {
                 last = Refusal::Busy;
-                self.wait(&ask).await
+                let place = self.wait(&ask).await;
+                now = Instant::now();
+                place
             } else {
                 chosen
             };
@@ -221,15 +281,18 @@ impl Visit<'_> {
             let at = ticket.at();
             account.asks(&ticket.backend().name);
             upload.rewind();
-            let failure = match self.attempt(ticket, &mut upload, course.attempts > 0).await {
-                Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => continue,
+            let failure = match self.attempt(ticket, &mut upload, course.attempts > 0, now).await {
+                Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => None,
                 Ok(answered) => return self.pass_on(answered, upload, account, upgrade),
-                Err(failure) => failure,
+                Err(failure) => Some(failure),
             };
-            last = Refusal::of(&failure);
-            if !self.goes_again(&failure, at, &upload, &mut course) {
-                break;
+            if let Some(failure) = failure {
+                last = Refusal::of(&failure);
+                if !self.goes_again(&failure, at, &upload, &mut course) {
+                    break;
+                }
             }
+            now = Instant::now();
         }
         drop(upload);
         refuse(self.worker, account, last, &self.client)
@@ -315,8 +378,13 @@ impl Visit<'_> {
         again
     }
 
-    async fn attempt(&self, ticket: Ticket, upload: &mut Upload, is_fresh: bool) -> Result<Attempt, Failure> {
-        let begun = Instant::now();
+    async fn attempt(
+        &self,
+        ticket: Ticket,
+        upload: &mut Upload,
+        is_fresh: bool,
+        begun: Instant,
+    ) -> Result<Attempt, Failure> {
         let seat = ticket.seat();
         let lane = self.worker.lane(&seat.backend);
         let times = &self.plan.settings.times;
@@ -331,12 +399,12 @@ impl Visit<'_> {
             is_tls: self.front.is_tls,
             id: std::str::from_utf8(self.id).unwrap_or_default(),
         };
-        head::write(&mut link.write, self.parts, upload.framing, &via, self.is_websocket);
+        head::write(&mut link.write.gathered, self.parts, upload.framing, &via, self.is_websocket);
         let mut exchange = Exchange::new(link);
         let head = exchange.answer(upload, &self.parts.method, times).await?;
-        let now = Instant::now();
-        seat.backend.took(now.saturating_duration_since(begun), now);
-        Ok(Attempt { exchange, head, ticket })
+        let at = Instant::now();
+        seat.backend.took(at.saturating_duration_since(begun), at);
+        Ok(Attempt { exchange, head, ticket, at })
     }
 
     async fn connect(&self, seat: &Seat) -> Result<Box<Link>, Failure> {
@@ -353,14 +421,8 @@ impl Visit<'_> {
         }
     }
 
-    fn pass_on(
-        &self,
-        answered: Attempt,
-        upload: Upload,
-        mut account: Account,
-        upgrade: Option<OnUpgrade>,
-    ) -> Response<Outbound> {
-        let Attempt { exchange, head, ticket } = answered;
+    fn pass_on(&self, answered: Attempt, upload: Upload, mut account: Account, upgrade: Option<OnUpgrade>) -> Answered {
+        let Attempt { exchange, head, ticket, at } = answered;
         let status = head.status;
         let backend = ticket.backend();
         match status {
@@ -371,36 +433,29 @@ impl Visit<'_> {
         }
         let figures = &self.worker.lane(backend).figures;
         figures.answers[usize::from(status.as_u16() / 100).min(5)].add(1);
-        figures.times.add(account.answered(status, None));
+        figures.times.add(account.answered(status, None, at));
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            return match (upgrade, &head.upgrade) {
-                (Some(upgrade), Some(protocol)) if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
+            let is_websocket = head.upgrade().is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"));
+            return match (upgrade, head.headers()) {
+                (Some(upgrade), Ok(headers)) if is_websocket => {
                     let whom = tunnel::Whom {
                         worker: self.worker,
                         plan: self.plan,
                         front: self.front,
                         is_http2: self.parts.version == Version::HTTP_2,
                     };
-                    tunnel::open(&whom, exchange, head, ticket, account, upgrade)
+                    Answered::Own(tunnel::open(&whom, exchange, headers, ticket, account, upgrade))
                 }
                 // Nobody asked for it.
                 _ => refuse(self.worker, account, Refusal::BadAnswer, &self.client),
             };
         }
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        *response.headers_mut() = head.headers;
-        if self.front.is_tls
-            && let Some(hsts) = &self.plan.hsts
-        {
-            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
-        }
-        if let Ok(id) = HeaderValue::from_bytes(self.id)
-            && !self.front.is_trusted
-        {
-            response.headers_mut().insert("x-request-id", id);
-        }
         let download = Download::new(self.worker, self.plan, exchange, upload, head.body, head.keeps, ticket, account);
-        response.map(|()| Outbound::stream(download))
+        Answered::Passed(Passed {
+            head,
+            hsts: self.plan.hsts.clone().filter(|_| self.front.is_tls),
+            id: (!self.front.is_trusted).then_some(*self.id),
+            body: Outbound::stream(download),
+        })
     }
 }

@@ -110,7 +110,7 @@ pub fn write(out: &mut BytesMut, parts: &Parts, framing: Framing, via: &Via<'_>,
     // The target's own authority goes before the header (RFC 9112, 3.2.2).
     let host = parts.uri.authority().map(|authority| host_of(authority.as_str()).as_bytes());
     let host = host.or_else(|| parts.headers.get(header::HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
-    line(out, "host", host);
+    line(out, b"host", host);
     let named = Named::of(parts);
     let mut told = Told::default();
     // Headers of one name follow each other; those of HTTP/2's cookies become one (RFC 9113, 8.2.3).
@@ -126,7 +126,7 @@ pub fn write(out: &mut BytesMut, parts: &Parts, framing: Framing, via: &Via<'_>,
             }
         };
         if !is_ours && !named.has(name) {
-            line(out, name.as_str(), value.as_bytes());
+            line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     if parts.version == Version::HTTP_2 {
@@ -136,10 +136,10 @@ pub fn write(out: &mut BytesMut, parts: &Parts, framing: Framing, via: &Via<'_>,
     match framing {
         Framing::Length(length) => {
             let mut digits = [0; 20];
-            line(out, "content-length", decimal(length, &mut digits));
+            line(out, b"content-length", decimal(length, &mut digits));
         }
-        Framing::Chunked => line(out, "transfer-encoding", b"chunked"),
-        Framing::Empty if parts.headers.contains_key(header::CONTENT_LENGTH) => line(out, "content-length", b"0"),
+        Framing::Chunked => line(out, b"transfer-encoding", b"chunked"),
+        Framing::Empty if parts.headers.contains_key(header::CONTENT_LENGTH) => line(out, b"content-length", b"0"),
         Framing::Empty => {}
     }
     if becomes_websocket {
@@ -153,15 +153,17 @@ fn host_of(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-fn line(out: &mut BytesMut, name: &str, value: &[u8]) {
+/// Writes a header.
+pub fn line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name.as_bytes());
+    out.put_slice(name);
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+/// A number in digits.
+pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;
@@ -250,13 +252,13 @@ fn forwarded(out: &mut BytesMut, parts: &Parts, via: &Via<'_>, told: &Told, host
     out.put_slice(via.peer.as_bytes());
     out.put_slice(b"\r\n");
     if !(via.is_trusted && told.proto) {
-        line(out, "x-forwarded-proto", if via.is_tls { b"https" } else { b"http" });
+        line(out, b"x-forwarded-proto", if via.is_tls { b"https" } else { b"http" });
     }
     if !(via.is_trusted && told.host) {
-        line(out, "x-forwarded-host", host);
+        line(out, b"x-forwarded-host", host);
     }
     if !(via.is_trusted && told.id) {
-        line(out, "x-request-id", via.id.as_bytes());
+        line(out, b"x-request-id", via.id.as_bytes());
     }
 }
 
@@ -268,7 +270,7 @@ fn cookies(out: &mut BytesMut, parts: &Parts) {
         all.extend_from_slice(b"; ");
         all.extend_from_slice(cookie.as_bytes());
     }
-    line(out, "cookie", &all);
+    line(out, b"cookie", &all);
 }
 
 /// Further headers that the client says concern its connection only.

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::forward::{Front, Seated, forward};
 use crate::guard;
+use crate::http1;
 use crate::issued::PROOF;
 use crate::observe::Observation;
 use crate::outbound::Outbound;
@@ -37,8 +38,8 @@ use crate::worker::Worker;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 /// Headers of one request, together.
-const HEADER_BYTES: usize = 16 << 10;
-const HEADERS: usize = 100;
+pub const HEADER_BYTES: usize = 16 << 10;
+pub const HEADERS: usize = 100;
 /// How long a connection may take to say something once the balancer is asked to end.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests at once on one connection of HTTP/2.
@@ -188,7 +189,7 @@ impl Arrivals<'_> {
 async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, plan: &Plan) -> Result<(), String> {
     let times = &plan.settings.times;
     let mut stop = front.stop.clone();
-    let begun = timeout(times.header, begin(Prefaced::new(stream, times.stall), &mut front, plan));
+    let begun = timeout(times.header, Box::pin(begin(Prefaced::new(stream, times.stall), &mut front, plan)));
     let begun = tokio::select! {
         biased;
         begun = begun => begun,
@@ -197,11 +198,16 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, p
     };
     let Ok(begun) = begun else { return Ok(()) };
     let front = Arc::new(front);
+    // Each has its own size, and there are many of the small one.
     match begun.map_err(|cause| cause.to_string())? {
-        Begun::Plain(Spoken::Http1(stream)) => http1_connection(worker, front, stream, stop, times.header).await,
-        Begun::Plain(Spoken::Http2(stream)) => http2_connection(worker, front, stream, stop).await,
-        Begun::Tls(Spoken::Http1(stream)) => http1_connection(worker, front, *stream, stop, times.header).await,
-        Begun::Tls(Spoken::Http2(stream)) => http2_connection(worker, front, *stream, stop).await,
+        Begun::Plain(Spoken::Http1(stream)) => {
+            Box::pin(http1_connection(worker, front, Box::new(stream), stop, times.header)).await
+        }
+        Begun::Plain(Spoken::Http2(stream)) => Box::pin(http2_connection(worker, front, stream, stop)).await,
+        Begun::Tls(Spoken::Http1(stream)) => {
+            Box::pin(http1_connection(worker, front, stream, stop, times.header)).await
+        }
+        Begun::Tls(Spoken::Http2(stream)) => Box::pin(http2_connection(worker, front, stream, stop)).await,
         Begun::Plain(Spoken::Nothing) | Begun::Tls(Spoken::Nothing) => Ok(()),
     }
 }
@@ -239,6 +245,22 @@ async fn begin(mut stream: Prefaced<TcpStream>, front: &mut Front, plan: &Plan) 
 async fn http1_connection<S>(
     worker: &Arc<Worker>,
     front: Arc<Front>,
+    stream: Box<Prefaced<S>>,
+    mut stop: watch::Receiver<bool>,
+    header: Duration,
+) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let plain = http1::serve(worker, &front, stream, asked(&mut stop), header).await;
+    let Some(stream) = plain.map_err(|cause| cause.to_string())? else { return Ok(()) };
+    Box::pin(http1_by_hyper(worker, front, stream, stop, header)).await
+}
+
+/// From a request on that is not of the plain kind.
+async fn http1_by_hyper<S>(
+    worker: &Arc<Worker>,
+    front: Arc<Front>,
     stream: S,
     mut stop: watch::Receiver<bool>,
     header: Duration,
@@ -247,7 +269,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request| answer(worker.clone(), front.clone(), request));
-    let connection = http1::Builder::new()
+    let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header)
         .max_buf_size(HEADER_BYTES)

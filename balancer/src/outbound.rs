@@ -133,9 +133,9 @@ impl Account {
         }
     }
 
-    /// The head is there; how long it took.
-    pub fn answered(&mut self, status: StatusCode, code: Option<&'static str>) -> Duration {
-        let took = self.begun.elapsed();
+    /// The head is there since this moment; how long it took.
+    pub fn answered(&mut self, status: StatusCode, code: Option<&'static str>, at: Instant) -> Duration {
+        let took = at.saturating_duration_since(self.begun);
         if let Some(line) = &mut self.line {
             (line.status, line.code, line.first_byte) = (status.as_u16(), code, took);
         }

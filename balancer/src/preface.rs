@@ -54,6 +54,12 @@ impl<S> Prefaced<S> {
         Self { ahead: BytesMut::new(), stream, stall, late: None }
     }
 
+    /// Was read and is to be read again.
+    pub fn unread(&mut self, mut ahead: BytesMut) {
+        ahead.unsplit(std::mem::take(&mut self.ahead));
+        self.ahead = ahead;
+    }
+
     /// What becomes of a write.
     fn in_time<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {

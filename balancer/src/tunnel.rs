@@ -10,14 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::decode::Head;
 use crate::exchange::Exchange;
 use crate::forward::Front;
 use crate::frames::{Frames, RESTARTS};
@@ -46,7 +45,7 @@ pub struct Whom<'a> {
 pub fn open(
     whom: &Whom<'_>,
     exchange: Exchange,
-    head: Head,
+    headers: HeaderMap,
     ticket: Ticket,
     mut account: Account,
     upgrade: OnUpgrade,
@@ -74,7 +73,7 @@ pub fn open(
         drop(front);
     });
     let mut response = Response::new(Outbound::Whole(None));
-    *response.headers_mut() = head.headers;
+    *response.headers_mut() = headers;
     if whom.is_http2 {
         response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
         return response;

@@ -87,6 +87,25 @@ impl Upload {
         }
     }
 
+    /// One that was read already.
+    pub fn whole(data: Bytes, bounds: Bounds) -> Self {
+        let length = data.len();
+        let framing = if data.is_empty() { Framing::Empty } else { Framing::Length(length as u64) };
+        let kept = if data.is_empty() { Vec::new() } else { vec![Part::Data(data)] };
+        Self {
+            body: None,
+            framing,
+            bounds,
+            kept: Some(kept),
+            kept_bytes: length,
+            given: 0,
+            bytes: length as u64,
+            waited: Duration::ZERO,
+            waiting_since: None,
+            is_held: false,
+        }
+    }
+
     /// What is said of its size is too much already.
     pub fn is_too_large(&self) -> bool {
         matches!(self.framing, Framing::Length(length) if self.bounds.most.is_some_and(|most| length > most))

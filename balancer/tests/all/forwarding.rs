@@ -10,9 +10,10 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ntier_balancer::settings::{Choice, HashBy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
-use crate::stage::{Backend, Client, GET, Reply, ask, balance, named, ok, operator, settings, status, until};
+use crate::stage::{Backend, Client, GET, PATIENCE, Reply, ask, balance, named, ok, operator, settings, status, until};
 
 #[tokio::test]
 async fn a_request_passes_with_what_is_known_of_its_client() {
@@ -59,6 +60,66 @@ async fn requests_that_come_at_once_are_answered_in_order() {
     for at in 0..20 {
         assert_eq!(client.hear(true).await.unwrap().body, format!("/{at}"));
     }
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_whatever_is_asked_of_it_next() {
+    let backend = Backend::start(|heard| Reply::Say(ok(&String::from_utf8_lossy(&heard.body)))).await;
+    let balancer = balance(settings(&[&backend])).await;
+    let mut client = Client::connect(&balancer).await;
+    // First what is answered the short way, then what hyper knows, and what came behind it in one packet.
+    let post = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\n";
+    assert_eq!(client.ask(&format!("{post}whole")).await.unwrap().body, "whole");
+    client.say(&format!("{post}in ")).await;
+    // Meanwhile another is answered, so that the pieces are not read as one.
+    assert_eq!(ask(&balancer, GET).await.body, "");
+    client.say("2!GET / HTTP/1.1\r\nho").await;
+    assert_eq!(client.hear(true).await.unwrap().body, "in 2!");
+    client.say("st: h\r\n\r\n").await;
+    assert_eq!(client.hear(true).await.unwrap().body, "");
+    let chunks = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    client.say(&format!("{post}first{chunks}{post}third")).await;
+    for expected in ["first", "abc", "third"] {
+        assert_eq!(client.hear(true).await.unwrap().body, expected);
+    }
+    let large = "x".repeat(100_000);
+    let head = format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", large.len());
+    assert_eq!(client.ask(&(head + &large)).await.unwrap().body, large);
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_works_for_a_client_that_has_left() {
+    let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings(&[]);
+    settings.backends = vec![listener.local_addr().unwrap().to_string().parse().unwrap()];
+    let serving = tokio::spawn(async move {
+        let answer = [
+            "",
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        ];
+        for begun in answer {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::with_capacity(4096)).await.unwrap();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            told.send("asked").unwrap();
+            let rest = stream.read_to_end(&mut Vec::new()).await;
+            told.send(if rest.is_ok_and(|length| length > 0) { "more" } else { "ended" }).unwrap();
+        }
+    });
+    let balancer = balance(settings).await;
+    for _ in 0..3 {
+        let mut client = Client::connect(&balancer).await;
+        client.say(GET).await;
+        for expected in ["asked", "ended"] {
+            assert_eq!(timeout(PATIENCE, ended.recv()).await.unwrap(), Some(expected));
+            client.stream.shutdown().await.unwrap();
+        }
+    }
+    serving.await.unwrap();
     balancer.stop().await.unwrap();
 }
 
