@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -64,16 +64,20 @@ pub(crate) fn read(files: &Files) -> Result<Certificate, Error> {
 
 /// What clients are spoken to with: the certificate of files, those that are issued while it runs, or both.
 pub(crate) fn config(own: Option<Certificate>, issued: Option<Told>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut provider = aws_lc_rs::default_provider();
+    // AES-128 with SHA-256, which processors have instructions for; half a handshake would else go to SHA-384. Others are there for
+    // clients that know nothing else.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let mut protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if issued.is_some() {
         protocols.push(PROOF.to_vec());
     }
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Names { own, issued }));
     config.alpn_protocols = protocols;
+    config.ignore_client_order = true;
     // A client that comes back need not agree on keys anew, whichever worker it meets.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
