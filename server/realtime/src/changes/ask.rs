@@ -152,8 +152,10 @@ impl Asker {
         Ok(answer.results.first().map(numbers).unwrap_or_default())
     }
 
-    /// Likewise of several who have the same role, in their order: one question after the other, in one round trip and one transaction.
-    /// If PostgreSQL refuses one of them, it refuses all.
+    /// Likewise of several who have the same role, in their order. If PostgreSQL refuses one of them, it refuses all.
+    ///
+    /// PostgreSQL goes from one to the next itself, each with a question of its own: what a policy has looked up for one is not used for
+    /// another. That takes two thirds of the time of asking for each.
     pub async fn visible_to(
         &self,
         viewers: &[&Arc<Viewer>],
@@ -161,13 +163,24 @@ impl Asker {
         keys: &[Vec<Option<String>>],
     ) -> Result<Vec<Vec<usize>>, Error> {
         let Some(first) = viewers.first() else { return Ok(Vec::new()) };
-        let question = visible(table, keys);
-        let statements = viewers.iter().flat_map(|viewer| {
-            [Statement::new("select set_config('request.jwt.claims', $1, true)", &[&viewer.claims]), question.clone()]
-        });
+        let arrays = arrays(table, keys);
+        let claims = array(viewers.iter().map(|viewer| Some(&*viewer.claims)));
+        let mut given = "select set_config('ntier.claims', $1, true)".to_owned();
+        for at in 0..arrays.len() {
+            let _ = write!(given, ", set_config('ntier.key{at}', ${}, true)", at + 2);
+        }
+        let parameters: Vec<&str> = std::iter::once(&claims).chain(&arrays).map(String::as_str).collect();
+        let statements = vec![
+            Statement::new(&given, &parameters),
+            Statement::new(&loop_over(table, arrays.len()), &[]),
+            Statement::new("select current_setting('ntier.seen')", &[]),
+        ];
         // It leaves the last one's claims behind, so nobody may share its transaction.
-        let answer = self.read(session(first, &table.schema), statements.collect(), Company::None).await?;
-        Ok(answer.results.iter().skip(1).step_by(2).map(numbers).collect())
+        let answer = self.read(session(first, &table.schema), statements, Company::None).await?;
+        let seen =
+            answer.results.last().and_then(|rows| rows.rows.first()).and_then(|row| row.text(0)).unwrap_or_default();
+        let numbers = |one: &str| one.split(',').filter_map(|number| number.parse().ok()).collect();
+        Ok(seen.split_terminator(';').map(numbers).collect())
     }
 
     /// Whether values pass filters, in the order that they are given.
@@ -248,21 +261,50 @@ fn session(viewer: &Viewer, schema: &str) -> Session {
 }
 
 fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
-    let key: Vec<&Column> = table.key().collect();
-    let mut text = "select k.n from unnest(".to_owned();
-    for (at, column) in key.iter().enumerate() {
-        let _ = write!(text, "{}${}::{}[]", if at == 0 { "" } else { ", " }, at + 1, column.sql);
+    let places = table.key().enumerate().map(|(at, column)| format!("${}::{}[]", at + 1, column.sql));
+    let text = format!("select k.n from {}", rows_of(table, places));
+    let arrays = arrays(table, keys);
+    Statement::new(&text, &arrays.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Asks as each of those whose claims are in a setting, and leaves in another which rows they see: numbers with commas, and a semicolon
+/// after each viewer.
+fn loop_over(table: &Table, keys: usize) -> String {
+    let mut body = "#variable_conflict use_variable\ndeclare ".to_owned();
+    for (at, column) in table.key().enumerate() {
+        let _ = write!(body, "ntier_key{at} {0}[] := current_setting('ntier.key{at}')::{0}[]; ", column.sql);
     }
-    text.push_str(") with ordinality as k (");
-    for at in 0..key.len() {
+    let places = (0..keys).map(|at| format!("ntier_key{at}"));
+    let _ = write!(
+        body,
+        "ntier_one text; ntier_rows text; ntier_seen text := ''; \
+         begin foreach ntier_one in array current_setting('ntier.claims')::text[] loop \
+         ntier_one := set_config('request.jwt.claims', ntier_one, true); \
+         select string_agg(k.n::text, ',') into ntier_rows from {}; \
+         ntier_seen := ntier_seen || coalesce(ntier_rows, '') || ';'; \
+         end loop; ntier_one := set_config('ntier.seen', ntier_seen, true); end",
+        rows_of(table, places)
+    );
+    format!("do E'{}'", body.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// What joins keys, numbered from 1, to the rows of a table.
+fn rows_of(table: &Table, places: impl Iterator<Item = String>) -> String {
+    let places: Vec<String> = places.collect();
+    let mut text = format!("unnest({}) with ordinality as k (", places.join(", "));
+    for at in 0..places.len() {
         let _ = write!(text, "c{at}, ");
     }
     let _ = write!(text, "n) join {}.{} as t on ", quoted(&table.schema), quoted(&table.name));
-    for (at, column) in key.iter().enumerate() {
+    for (at, column) in table.key().enumerate() {
         let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
     }
-    let arrays: Vec<String> = (0..key.len()).map(|at| array(keys.iter().map(|row| row[at].as_deref()))).collect();
-    Statement::new(&text, &arrays.iter().map(String::as_str).collect::<Vec<_>>())
+    text
+}
+
+/// Keys, column by column.
+fn arrays(table: &Table, keys: &[Vec<Option<String>>]) -> Vec<String> {
+    (0..table.key().count()).map(|at| array(keys.iter().map(|row| row[at].as_deref()))).collect()
 }
 
 fn numbers(rows: &Rows) -> Vec<usize> {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 on_both!(
     changes_are_told_as_they_are,
     policies_and_privileges_decide_who_hears,
+    names_of_all_kinds_are_asked_for,
     whoever_comes_back_is_told_what_it_missed,
     what_cannot_be_listened_to_is_said,
     what_the_database_says_is_heard,
@@ -111,8 +112,9 @@ fn changes_are_told_as_they_are(world: &mut World) {
 fn policies_and_privileges_decide_who_hears(world: &mut World) {
     table(
         world,
+        // What is looked up once in a question is of the one who asks it.
         "alter table memos enable row level security;
-         create policy own on memos for select using (owner = auth.uid());
+         create policy own on memos for select using (owner = (select auth.uid()));
          revoke select on memos from authenticated; grant select (id, owner, body) on memos to authenticated;",
     );
     let all = to(&json!([{ "event": "*", "schema": "public", "table": "memos" }]));
@@ -143,6 +145,34 @@ fn policies_and_privileges_decide_who_hears(world: &mut World) {
     assert_eq!(adas.first(), Some(&inserted(1, ADA, "a")));
     assert_eq!(adas[adas.len() - 2..], [deleted(3), deleted(4)]);
     assert_eq!(told(&stranger, 2), [deleted(3), deleted(4)]);
+}
+
+fn names_of_all_kinds_are_asked_for(world: &mut World) {
+    // Both are asked for in one question, which has its settings; one by one they would see nothing.
+    let table = r#""it's \ ""odd"" $ntier$""#;
+    world.sql(&format!(
+        r#"create table {table} ("key's" int, "n\1" text, ntier_one uuid, primary key ("key's", "n\1"));
+         alter table {table} enable row level security;
+         create policy own on {table} for select
+           using (ntier_one = (select auth.uid()) and current_setting('ntier.claims', true) is not null);
+         grant select on {table} to authenticated;
+         alter publication supabase_realtime add table {table}; select 1"#
+    ));
+    let all = to(&json!([{ "event": "*", "schema": "public" }]));
+    let (mut ada, mut bob) = (connect(world), connect(world));
+    ada.join_as(Some(&user(world, ADA)), "room", &all);
+    bob.join_as(Some(&user(world, BOB)), "room", &all);
+    for client in [&ada, &bob] {
+        assert_eq!(client.until_heard(1, "room", "system")[0]["status"], "ok");
+    }
+    let rows = format!(r#"(1, 'a\', '{ADA}'), (2, 'b"', '{BOB}'), (3, 'c''', '{ADA}')"#);
+    world.sql(&format!("insert into {table} values {rows}; select 1"));
+    let told = |client: &Client, count| -> Vec<Value> {
+        let heard = client.until_heard(count, "room", CHANGES);
+        heard.iter().map(|heard| heard["data"]["record"][r"n\1"].clone()).collect()
+    };
+    assert_eq!(told(&ada, 2), [r"a\", "c'"]);
+    assert_eq!(told(&bob, 1), ["b\""]);
 }
 
 fn listen(world: &World, since: &Value) -> Client {
