@@ -1,6 +1,7 @@
 //! An application goes to a server and back, with everything that it has.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -143,19 +144,66 @@ fn pg_dump_sees_no_difference() {
     let after = template::empty_server();
     world.moved_home("between");
     go(&world, &after);
-    let (before, after) = (dumped(&before), dumped(&after));
-    let only = |these: &[String], those: &[String]| -> Vec<String> {
-        these.iter().filter(|line| !those.contains(line)).cloned().collect()
-    };
+    let (before, after) = (dumped(&before, &[]), dumped(&after, &[]));
     assert_eq!((only(&before, &after), only(&after, &before)), (Vec::new(), Vec::new()));
     assert_eq!(before.len(), after.len());
 }
 
+#[test]
+fn a_script_makes_the_application_elsewhere() {
+    for backend in [Backend::Embedded, Backend::Server] {
+        let mut world = World::start(backend);
+        restore(&world, "tests/fixtures/moving.sql");
+        let resident = settle(&world);
+        let file = world.scratch().join("out.sql").to_string_lossy().into_owned();
+        let write = || {
+            let list = arguments(&world, &file);
+            run(&list.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let (code, out, told) = write();
+        assert!(code == Some(0) && out.contains("rows of"), "{out}\n{told}");
+        let (mode, length) =
+            (std::fs::metadata(&file).unwrap().permissions().mode(), std::fs::read(&file).unwrap().len());
+        assert_eq!(mode & 0o777, 0o600, "it has hashes of passwords");
+        let (code, _, told) = write();
+        assert!(code == Some(1) && told.contains("exists"), "what is there is not overwritten: {told}");
+        assert_eq!(std::fs::read(&file).unwrap().len(), length);
+
+        let url = template::empty_server();
+        let psql = Command::new("psql").args(["-Xq", "-d", &url, "-f", &file]).output().unwrap();
+        assert!(psql.status.success(), "{}", String::from_utf8_lossy(&psql.stderr));
+        if let Some(before) = &world.database_url {
+            let apart = ["auth", "storage", "realtime"].map(|schema| format!("--exclude-schema={schema}"));
+            let (before, after) = (dumped(before, &apart), dumped(&url, &apart));
+            assert_eq!((only(&before, &after), only(&after, &before)), (Vec::new(), Vec::new()));
+        }
+        world.moved(Some(url));
+        let password = json!({ "email": "ada@example.com", "password": PASSWORD });
+        let session = post(&world, "/token?grant_type=password", &password);
+        assert_eq!(session.json()["user"]["id"], resident.user["id"], "{}", session.text());
+        let refreshed =
+            post(&world, "/token?grant_type=refresh_token", &json!({ "refresh_token": resident.refresh_token }));
+        assert_eq!(refreshed.status, 400, "sessions stay behind");
+        let token = session.json()["access_token"].as_str().unwrap().to_owned();
+        assert_eq!(world.ask_as(&token, "GET /notes?select=body").send().json(), json!([{ "body": "mine" }]));
+        assert_eq!(world.ask_as(&token, "GET /profiles?select=nickname").send().json(), json!([{ "nickname": "ada" }]));
+        let bucket = world.files(&Who::Service, "GET /bucket/private").send();
+        assert_eq!(bucket.status, 200, "{}", bucket.text());
+        let next = world
+            .sql("insert into odd.\"Strange \"\"table\"\"\" (\"Name\", n) values ('next', 9) returning \"the key\"");
+        assert_eq!(next, json!([{ "the key": 130 }]), "sequences go on");
+    }
+}
+
+fn only(these: &[String], those: &[String]) -> Vec<String> {
+    these.iter().filter(|line| !those.contains(line)).cloned().collect()
+}
+
 /// What it says of a database, without what belongs to the move, the node, or one run of it.
-fn dumped(url: &str) -> Vec<String> {
+fn dumped(url: &str, more: &[String]) -> Vec<String> {
     let program = postgres::newest().unwrap().join("pg_dump");
     let apart = ["--exclude-schema=ntier", "--exclude-schema=ntier_move", "--exclude-table=realtime.messages_2*"];
-    let output = Command::new(program).args(apart).args(["--inserts", "-d", url]).output().unwrap();
+    let output = Command::new(program).args(apart).args(more).args(["--inserts", "-d", url]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);
     let is_apart = |line: &str| line.contains("ntier_");
