@@ -251,17 +251,21 @@ struct Front<'a> {
     _folder: tempfile::TempDir,
 }
 
+fn balance(world: &World, more: &[&str]) -> (Node, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(directory::program());
+    command.args(["balance", "--balance-listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+    command.args(["--balance-backends", world.node.url.trim_start_matches("http://")]);
+    command.args(["--balance-trusted-proxy", "127.0.0.1"]).args(more);
+    if let Some(url) = &world.database_url {
+        command.args(["--database-url", url]);
+    }
+    (Node::spawn(command, folder.path()).unwrap_or_else(|said| panic!("it ended: {said}")), folder)
+}
+
 impl<'a> Front<'a> {
     fn of(world: &'a World, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(directory::program());
-        command.args(["balance", "--balance-listen", "127.0.0.1:0", "--data"]).arg(folder.path());
-        command.args(["--balance-backends", world.node.url.trim_start_matches("http://")]);
-        command.args(["--balance-trusted-proxy", "127.0.0.1", "--defence-never", "192.0.2.0/24"]).args(more);
-        if let Some(url) = &world.database_url {
-            command.args(["--database-url", url]);
-        }
-        let node = Node::spawn(command, folder.path()).unwrap_or_else(|said| panic!("it ended: {said}"));
+        let (node, folder) = balance(world, &[&["--defence-never", "192.0.2.0/24"], more].concat());
         Self { world, node, data: folder.path().to_string_lossy().into_owned(), _folder: folder }
     }
 

@@ -8,21 +8,31 @@ use std::time::{Duration, Instant};
 use ntier_tests::{Backend, Who, World};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
-use super::{ATTACKER, PASSWORD, USER, behind_a_proxy, films, scan, sign_in, sign_up};
+use super::{ATTACKER, PASSWORD, USER, balance, behind_a_proxy, films, scan, sign_in, sign_up};
 
 /// Within this an attack is stopped.
 const SOON: Duration = Duration::from_secs(5);
 
+const LIMITS: [&str; 4] = ["--defence-never", "127.0.0.1", "--firewall-max-body", "1MB"];
+
 #[test]
-fn an_attack_is_stopped_and_users_go_on() {
-    let world = behind_a_proxy(
-        Backend::Server,
-        &["--defence-never", "127.0.0.1", "--defence-connections-per-address", "50", "--firewall-max-body", "1MB"],
-    );
-    sign_up(&world, "ada@example.com");
-    sign_up(&world, "victim@example.com");
-    let over = AtomicBool::new(false);
-    let (world, over) = (&world, &over);
+fn an_attack_on_a_node_is_stopped_and_users_go_on() {
+    let more = [&LIMITS[..], &["--defence-connections-per-address", "50"]].concat();
+    attack(&behind_a_proxy(Backend::Server, &more));
+}
+
+#[test]
+fn an_attack_on_a_balancer_is_stopped_and_users_go_on() {
+    let mut world = behind_a_proxy(Backend::Server, &LIMITS);
+    let (front, _folder) = balance(&world, &[&LIMITS[..], &["--balance-max-connections-per-address", "50"]].concat());
+    world.node.url.clone_from(&front.url);
+    attack(&world);
+}
+
+fn attack(world: &World) {
+    sign_up(world, "ada@example.com");
+    sign_up(world, "victim@example.com");
+    let over = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         let working = scope.spawn(move || works(world, over));
         let attacks = [
