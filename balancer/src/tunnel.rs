@@ -15,11 +15,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::exchange::Exchange;
 use crate::forward::Front;
 use crate::frames::{Frames, RESTARTS};
+use crate::late::Late;
 use crate::outbound::{Account, Outbound, Ticket};
 use crate::plan::Plan;
 use crate::worker::Worker;
@@ -122,12 +122,12 @@ where
     down.frames.pass(&ahead);
     down.waiting = ahead;
     let mut up = Way::default();
-    let mut late = Box::pin(tokio::time::sleep(idle));
+    let mut late = Late::new(idle);
     let mut told = std::pin::pin!(told);
     poll_fn(|context| {
         if !down.is_ending && told.as_mut().poll(context).is_ready() {
             down.is_ending = true;
-            late.as_mut().reset(Instant::now() + ENDING);
+            late.restart();
         }
         let moved = down.bytes + up.bytes;
         let ways = (down.poll(context, &mut backend, &mut client), up.poll(context, &mut client, &mut backend));
@@ -138,9 +138,9 @@ where
             _ => {}
         }
         if down.bytes + up.bytes > moved && !down.is_ending {
-            late.as_mut().reset(Instant::now() + idle);
+            late.restart();
         }
-        late.as_mut().poll(context)
+        late.poll(context, if down.is_ending { ENDING } else { idle })
     })
     .await;
     (down.bytes, up.bytes)
