@@ -251,6 +251,7 @@ struct Front<'a> {
     _folder: tempfile::TempDir,
 }
 
+/// A balancer in front of a world's node, and its folder; this machine is a proxy before it.
 fn balance(world: &World, more: &[&str]) -> (Node, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(directory::program());

@@ -37,10 +37,15 @@ fn arguments(world: &World, to: &str) -> Vec<String> {
     list
 }
 
+/// Moves; gives how it ended and what it said, in the end and meanwhile.
+fn moves(world: &World, to: &str) -> (Option<i32>, String, String) {
+    let list = arguments(world, to);
+    run(&list.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// Moves; gives what it said.
 fn go(world: &World, to: &str) -> String {
-    let list = arguments(world, to);
-    let (code, out, told) = run(&list.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, out, told) = moves(world, to);
     assert_eq!(code, Some(0), "{out}\n{told}");
     assert!(out.contains("read-only  "), "{out}");
     out
@@ -113,14 +118,11 @@ fn an_application_goes_to_a_server_and_back() {
     let refused = world.ask(&Who::Service, "POST /films").json(&json!({ "title": "Late", "year": 2026 })).send();
     assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true), "{}", refused.text());
     assert_eq!(world.get("/films?select=id&id=eq.1").status, 200, "it can still be read");
-    let list = arguments(&world, &url);
-    let (code, out, _) = run(&list.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, out, _) = moves(&world, &url);
     assert!(code == Some(0) && out.contains("was moved to"), "a move that is finished says so: {out}");
     world.moved(Some(url));
     is_at_home(&world, &mut resident);
-    let next =
-        world.sql("insert into odd.\"Strange \"\"table\"\"\" (\"Name\", n) values ('next', 9) returning \"the key\"");
-    assert_eq!(next, json!([{ "the key": 130 }]), "sequences go on");
+    sequences_go_on(&world);
     world.sql("create unlogged table cache (id int generated always as identity, what text); insert into cache (what) values ('it') returning id");
 
     let home = world.scratch().join("home");
@@ -156,16 +158,12 @@ fn a_script_makes_the_application_elsewhere() {
         restore(&world, "tests/fixtures/moving.sql");
         let resident = settle(&world);
         let file = world.scratch().join("out.sql").to_string_lossy().into_owned();
-        let write = || {
-            let list = arguments(&world, &file);
-            run(&list.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        let (code, out, told) = write();
+        let (code, out, told) = moves(&world, &file);
         assert!(code == Some(0) && out.contains("rows of"), "{out}\n{told}");
         let (mode, length) =
             (std::fs::metadata(&file).unwrap().permissions().mode(), std::fs::read(&file).unwrap().len());
         assert_eq!(mode & 0o777, 0o600, "it has hashes of passwords");
-        let (code, _, told) = write();
+        let (code, _, told) = moves(&world, &file);
         assert!(code == Some(1) && told.contains("exists"), "what is there is not overwritten: {told}");
         assert_eq!(std::fs::read(&file).unwrap().len(), length);
 
@@ -189,10 +187,14 @@ fn a_script_makes_the_application_elsewhere() {
         assert_eq!(world.ask_as(&token, "GET /profiles?select=nickname").send().json(), json!([{ "nickname": "ada" }]));
         let bucket = world.files(&Who::Service, "GET /bucket/private").send();
         assert_eq!(bucket.status, 200, "{}", bucket.text());
-        let next = world
-            .sql("insert into odd.\"Strange \"\"table\"\"\" (\"Name\", n) values ('next', 9) returning \"the key\"");
-        assert_eq!(next, json!([{ "the key": 130 }]), "sequences go on");
+        sequences_go_on(&world);
     }
+}
+
+fn sequences_go_on(world: &World) {
+    let next =
+        world.sql("insert into odd.\"Strange \"\"table\"\"\" (\"Name\", n) values ('next', 9) returning \"the key\"");
+    assert_eq!(next, json!([{ "the key": 130 }]), "sequences go on");
 }
 
 fn only(these: &[String], those: &[String]) -> Vec<String> {
@@ -527,8 +529,7 @@ fn a_difference_is_told() {
 fn a_move_that_cannot_be_says_why() {
     let world = World::start(Backend::Embedded);
     let refused = |to: &str, why: &str| {
-        let list = arguments(&world, to);
-        let (code, _, told) = run(&list.iter().map(String::as_str).collect::<Vec<_>>());
+        let (code, _, told) = moves(&world, to);
         assert!(code == Some(1) && told.contains(why), "{why} is not in {told}");
     };
     refused(&world.data().to_string_lossy(), "that is where it is");
@@ -559,8 +560,7 @@ fn a_move_is_given_up() {
     );
     assert!(run(&["move", "--data", &data, "--cancel"]).1.contains("there is no move"));
     // What it has left there is another move's.
-    let list = arguments(&world, &url);
-    let (code, _, told) = run(&list.iter().map(String::as_str).collect::<Vec<_>>());
+    let (code, _, told) = moves(&world, &url);
     assert!(code == Some(1) && told.contains("another move"), "{told}");
 }
 
