@@ -82,7 +82,7 @@ pub fn head(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Faul
     let base = buffer.as_ptr() as usize;
     let mut spans = Vec::with_capacity(answer.headers.len());
     for one in answer.headers.iter() {
-        let span = Span::of(one.name.as_bytes(), one.value, base);
+        let span = Span::of(one, base);
         match facts.hear(one)? {
             Concern::Everyone => spans.push(span),
             Concern::Upgrade => upgrade = Some(span),
@@ -110,20 +110,17 @@ pub struct Span {
 
 impl Span {
     /// Of a header in a text that begins at `base`.
-    pub fn of(name: &[u8], value: &[u8], base: usize) -> Self {
+    pub fn of(one: &httparse::Header<'_>, base: usize) -> Self {
         let place = |text: &[u8]| u32::try_from(text.as_ptr() as usize - base).unwrap_or_default();
         let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or_default();
+        let (name, value) = (one.name.as_bytes(), one.value);
         Self { name: (place(name), size(name)), value: (place(value), size(value)) }
-    }
-
-    pub fn value(&self, text: &Bytes) -> Bytes {
-        text.slice(range(self.value))
     }
 
     /// The header, once the text can be shared.
     pub fn header(&self, text: &Bytes) -> Option<(HeaderName, HeaderValue)> {
         let name = HeaderName::from_bytes(&text[range(self.name)]).ok()?;
-        Some((name, HeaderValue::from_maybe_shared(self.value(text)).ok()?))
+        Some((name, HeaderValue::from_maybe_shared(text.slice(range(self.value))).ok()?))
     }
 }
 
@@ -133,9 +130,17 @@ fn range((start, length): (u32, u32)) -> std::ops::Range<usize> {
 }
 
 /// What is said of one connection is not passed on (RFC 9110, 7.6.1); how long a body is, each side says anew.
-pub fn concerns_one_connection(name: &HeaderName) -> bool {
-    matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::TE)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+pub fn concerns_one_connection(name: &str) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // Most are not of this kind.
+    match name.len() {
+        2 => is("te"),
+        7 => is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        _ => false,
+    }
 }
 
 /// Whom a header is for.
@@ -152,20 +157,19 @@ struct Facts {
     chunked: bool,
     length: Option<u64>,
     /// Of the header Connection: names of further headers that are not passed on.
-    named: Vec<String>,
+    named: Vec<Vec<u8>>,
 }
 
 impl Facts {
     fn hear(&mut self, one: &httparse::Header<'_>) -> Result<Concern, Fault> {
         let is = |name: &str| one.name.eq_ignore_ascii_case(name);
-        // Most are not of this kind.
         match one.name.len() {
             10 if is("connection") => {
                 for option in one.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     if option.eq_ignore_ascii_case(b"close") {
                         self.keeps = false;
                     } else if !option.eq_ignore_ascii_case(b"keep-alive") {
-                        self.named.push(String::from_utf8_lossy(option).to_ascii_lowercase());
+                        self.named.push(option.to_vec());
                     }
                 }
             }
@@ -185,9 +189,7 @@ impl Facts {
                 self.chunked = true;
             }
             7 if is("upgrade") => return Ok(Concern::Upgrade),
-            2 if is("te") => {}
-            10 if is("keep-alive") => {}
-            16 if is("proxy-connection") => {}
+            _ if concerns_one_connection(one.name) => {}
             _ => return Ok(Concern::Everyone),
         }
         Ok(Concern::Connection)
@@ -195,8 +197,7 @@ impl Facts {
 
     fn is_named(&self, name: &[u8]) -> bool {
         // How long it is concerns everyone, whatever Connection says.
-        !name.eq_ignore_ascii_case(b"content-length")
-            && self.named.iter().any(|named| named.as_bytes().eq_ignore_ascii_case(name))
+        !name.eq_ignore_ascii_case(b"content-length") && self.named.iter().any(|named| named.eq_ignore_ascii_case(name))
     }
 
     /// RFC 9112, 6.3.
@@ -331,7 +332,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, Fault> {
                 let name = HeaderName::from_bytes(one.name.as_bytes()).map_err(|_| Fault::Chunk)?;
                 let value = HeaderValue::from_bytes(one.value).map_err(|_| Fault::Chunk)?;
                 // What decides about framing, routing or who asks has no place here (RFC 9110, 6.5.1).
-                if !concerns_one_connection(&name) && name != header::CONTENT_LENGTH && name != header::HOST {
+                if !concerns_one_connection(name.as_str()) && name != header::CONTENT_LENGTH && name != header::HOST {
                     trailers.append(name, value);
                 }
             }

@@ -260,12 +260,12 @@ impl Visit<'_> {
         upgrade: Option<OnUpgrade>,
         begun: Instant,
     ) -> Answered {
-        let mut now = begun;
         let key = self.plan.key(self.parts, &self.front.peer);
         let turn = usize::try_from(self.worker.counts.requests.get()).unwrap_or_default();
         let mut course = Course::default();
         let mut last = Refusal::NoBackend;
         loop {
+            let mut now = if course.attempts == 0 { begun } else { Instant::now() };
             let ask = Ask { key, tried: &course.tried, turn, now };
             let same = course.same.take().and_then(|at| Ticket::take(self.plan, at, self.worker));
             let chosen = same.or_else(|| self.choose(&ask));
@@ -282,17 +282,14 @@ impl Visit<'_> {
             account.asks(&ticket.backend().name);
             upload.rewind();
             let failure = match self.attempt(ticket, &mut upload, course.attempts > 0, now).await {
-                Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => None,
+                Ok(answered) if self.asks_elsewhere(&answered, at, &upload, &mut course) => continue,
                 Ok(answered) => return self.pass_on(answered, upload, account, upgrade),
-                Err(failure) => Some(failure),
+                Err(failure) => failure,
             };
-            if let Some(failure) = failure {
-                last = Refusal::of(&failure);
-                if !self.goes_again(&failure, at, &upload, &mut course) {
-                    break;
-                }
+            last = Refusal::of(&failure);
+            if !self.goes_again(&failure, at, &upload, &mut course) {
+                break;
             }
-            now = Instant::now();
         }
         drop(upload);
         refuse(self.worker, account, last, &self.client)

@@ -202,7 +202,7 @@ impl Kind {
             header::HOST | header::CONTENT_LENGTH => Self::Framing,
             header::COOKIE => Self::Cookie,
             header::FORWARDED => Self::Forwarded(Forwarded::Other),
-            _ if concerns_one_connection(name) => Self::Connection,
+            _ if concerns_one_connection(name.as_str()) => Self::Connection,
             _ => match name.as_str() {
                 "x-forwarded-for" => Self::Forwarded(Forwarded::For),
                 "x-forwarded-proto" => Self::Forwarded(Forwarded::Proto),

@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -148,17 +149,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             loop {
                 if self.read.len() > looked {
                     looked = self.read.len();
-                    let now = look(&mut self.read, parts, patience.most);
-                    match &now {
-                        Seen::Request(body) => return Poll::Ready(Ok(Heard::Request(body.clone()))),
+                    let now = match look(&mut self.read, parts, patience.most) {
+                        Seen::Request(body) => return Poll::Ready(Ok(Heard::Request(body))),
                         Seen::Else => return Poll::Ready(Ok(Heard::Else)),
-                        // The time is for all of it, not for each piece.
-                        _ if now == seen => {}
-                        Seen::Body => {
-                            within = patience.body;
-                            self.late.restart();
-                        }
-                        Seen::Nothing | Seen::Head => self.late.restart(),
+                        now => now,
+                    };
+                    // The time is for all of it, not for each piece.
+                    if now != seen {
+                        within = if now == Seen::Body { patience.body } else { patience.header };
+                        self.late.restart();
                     }
                     seen = now;
                 }
@@ -261,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         status_line(out, head.status);
         let mut keeps = !stop.is_asked();
         for (name, value) in &head.headers {
-            if concerns_one_connection(name) {
+            if concerns_one_connection(name.as_str()) {
                 keeps = false;
             } else if name != CONTENT_LENGTH {
                 line(out, name.as_str().as_bytes(), value.as_bytes());
@@ -269,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let length = body.size_hint().exact().unwrap_or_default();
         let mut digits = [0; 20];
-        line(out, CONTENT_LENGTH.as_str().as_bytes(), decimal(length, &mut digits));
+        line(out, b"content-length", decimal(length, &mut digits));
         date(out);
         let body = if *method == Method::HEAD { Outbound::Whole(None) } else { body };
         self.send(body, Framing::Length(length), keeps).await
@@ -368,11 +367,12 @@ fn look(buffer: &mut BytesMut, parts: &mut Parts, most: usize) -> Seen {
         return Seen::Body;
     }
     let base = buffer.as_ptr() as usize;
-    let path = Span::of(path.as_bytes(), path.as_bytes(), base);
+    let begin = path.as_ptr() as usize - base;
+    let path = begin..begin + path.len();
     let mut spans = [Span::default(); HEADERS];
     let count = request.headers.len();
     for (span, one) in spans.iter_mut().zip(request.headers.iter()) {
-        *span = Span::of(one.name.as_bytes(), one.value, base);
+        *span = Span::of(one, base);
     }
     let text = buffer.split_to(length).freeze();
     parts.method = method;
@@ -386,8 +386,8 @@ fn look(buffer: &mut BytesMut, parts: &mut Parts, most: usize) -> Seen {
     Seen::Request(buffer.split_to(body).freeze())
 }
 
-fn fill(parts: &mut Parts, text: &Bytes, path: Span, spans: &[Span]) -> Option<()> {
-    parts.uri = Uri::from_maybe_shared(path.value(text)).ok()?;
+fn fill(parts: &mut Parts, text: &Bytes, path: Range<usize>, spans: &[Span]) -> Option<()> {
+    parts.uri = Uri::from_maybe_shared(text.slice(path)).ok()?;
     parts.headers.clear();
     for span in spans {
         let (name, value) = span.header(text)?;

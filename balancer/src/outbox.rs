@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use crate::decode::concerns_one_connection;
-use crate::head::Framing;
+use crate::head::{Framing, line};
 use crate::upload::Part;
 
 /// Pieces of a body up to this size are copied behind what is written already, so that they leave in one packet.
@@ -47,10 +47,8 @@ impl Outbox {
             (Some(Part::Trailers(trailers)), Framing::Chunked) => {
                 gathered.put_slice(b"0\r\n");
                 for (name, value) in &trailers {
-                    if !concerns_one_connection(name) {
-                        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                            gathered.put_slice(part);
-                        }
+                    if !concerns_one_connection(name.as_str()) {
+                        line(gathered, name.as_str().as_bytes(), value.as_bytes());
                     }
                 }
                 gathered.put_slice(b"\r\n");
@@ -84,13 +82,13 @@ impl Outbox {
         mut written: impl FnMut(),
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let mut stream = Pin::new(&mut *stream);
+            let to = Pin::new(&mut *stream);
             let polled = if self.chunk.is_empty() && self.tail.is_empty() {
                 // The kernel takes one piece for less than a list of one.
-                stream.as_mut().poll_write(context, &self.gathered)
+                to.poll_write(context, &self.gathered)
             } else {
                 let parts = [IoSlice::new(&self.gathered), IoSlice::new(&self.chunk), IoSlice::new(self.tail)];
-                stream.as_mut().poll_write_vectored(context, &parts)
+                to.poll_write_vectored(context, &parts)
             };
             let length = match ready!(polled)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

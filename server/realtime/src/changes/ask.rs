@@ -155,7 +155,7 @@ impl Asker {
     /// Likewise of several who have the same role, in their order. If PostgreSQL refuses one of them, it refuses all.
     ///
     /// PostgreSQL goes from one to the next itself, each with a question of its own: what a policy has looked up for one is not used for
-    /// another. That takes two thirds of the time of asking for each.
+    /// another.
     pub async fn visible_to(
         &self,
         viewers: &[&Arc<Viewer>],
@@ -172,7 +172,7 @@ impl Asker {
         let parameters: Vec<&str> = std::iter::once(&claims).chain(&arrays).map(String::as_str).collect();
         let statements = vec![
             Statement::new(&given, &parameters),
-            Statement::new(&loop_over(table, arrays.len()), &[]),
+            Statement::new(&loop_over(table), &[]),
             Statement::new("select current_setting('ntier.seen')", &[]),
         ];
         // It leaves the last one's claims behind, so nobody may share its transaction.
@@ -269,12 +269,12 @@ fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
 
 /// Asks as each of those whose claims are in a setting, and leaves in another which rows they see: numbers with commas, and a semicolon
 /// after each viewer.
-fn loop_over(table: &Table, keys: usize) -> String {
+fn loop_over(table: &Table) -> String {
     let mut body = "#variable_conflict use_variable\ndeclare ".to_owned();
     for (at, column) in table.key().enumerate() {
         let _ = write!(body, "ntier_key{at} {0}[] := current_setting('ntier.key{at}')::{0}[]; ", column.sql);
     }
-    let places = (0..keys).map(|at| format!("ntier_key{at}"));
+    let places = (0..table.key().count()).map(|at| format!("ntier_key{at}"));
     let _ = write!(
         body,
         "ntier_one text; ntier_rows text; ntier_seen text := ''; \
