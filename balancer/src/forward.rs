@@ -23,10 +23,10 @@ use crate::observe::Observation;
 use crate::outbound::{Account, Download, Outbound, Ticket};
 use crate::plan::{Ask, Plan, Seat, Tried};
 use crate::repeat::{is_read, is_repeatable};
-use crate::room;
 use crate::tunnel;
 use crate::upload::{Bounds, Upload};
 use crate::worker::Worker;
+use crate::{crew, room};
 
 /// A client's connection.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Seated {
     /// Among those of the worker, which waits for all of them at the end.
     pub worker: OwnedSemaphorePermit,
     pub room: room::Place,
+    /// Of the connections that workers share evenly.
+    pub share: crew::Share,
 }
 
 /// Answers a request that hyper has read.

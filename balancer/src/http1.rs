@@ -26,13 +26,15 @@ use crate::decode::{Decoder, Span, concerns_one_connection};
 use crate::forward::{Answered, Front, Passed, pass};
 use crate::head::{Framing, decimal, line};
 use crate::late::Late;
-use crate::listen::{HEADER_BYTES, HEADERS};
 use crate::outbound::Outbound;
 use crate::outbox::Outbox;
 use crate::preface::Prefaced;
 use crate::upload::{Part, Upload};
 use crate::worker::Worker;
 
+/// Headers of one request, together; hyper has the same limits.
+pub const HEADER_BYTES: usize = 16 << 10;
+pub const HEADERS: usize = 100;
 /// The largest body that is waited for here.
 const BODY_BYTES: usize = 16 << 10;
 /// What is read at once, and no more than this is read ahead of requests that are not asked yet.

@@ -12,6 +12,7 @@ mod backend;
 mod budget;
 mod choose;
 mod clock;
+mod crew;
 mod decode;
 mod eject;
 mod ewma;

@@ -19,14 +19,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::crew::{Arrival, Crew, Share};
 use crate::forward::{Front, Seated, forward};
 use crate::guard;
-use crate::http1;
+use crate::http1::{self, HEADER_BYTES, HEADERS};
 use crate::issued::PROOF;
 use crate::observe::Observation;
 use crate::outbound::Outbound;
@@ -37,9 +39,6 @@ use crate::worker::Worker;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Headers of one request, together.
-pub const HEADER_BYTES: usize = 16 << 10;
-pub const HEADERS: usize = 100;
 /// How long a connection may take to say something once the balancer is asked to end.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests at once on one connection of HTTP/2.
@@ -86,22 +85,33 @@ pub struct Shared {
     pub plans: watch::Receiver<Arc<Plan>>,
     pub stop: watch::Receiver<bool>,
     pub room: Arc<Room>,
+    pub crew: Arc<Crew>,
+}
+
+/// Where a worker's connections come from.
+#[derive(Debug)]
+pub struct Sources {
+    pub listeners: Vec<TcpListener>,
+    /// Those that other workers have accepted.
+    pub passed: UnboundedReceiver<Arrival>,
 }
 
 /// Serves until it is asked to stop and the requests under way are answered.
-pub fn run(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared) -> io::Result<()> {
+pub fn run(worker: &Arc<Worker>, sources: Sources, shared: Shared) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(worker, listeners, shared))
+    runtime.block_on(serve(worker, sources, shared))
 }
 
-async fn serve(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared) -> io::Result<()> {
+async fn serve(worker: &Arc<Worker>, sources: Sources, shared: Shared) -> io::Result<()> {
+    let Sources { listeners, mut passed } = sources;
     let listeners: Vec<_> = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<_>>()?;
     tokio::spawn(worker.clone().follow(shared.plans));
     // A channel of the worker's own: connections look at it often, and all workers would share the lock of the other.
     let (tell, told) = watch::channel(false);
     let all = u32::MAX >> 4;
     let places = Arc::new(Semaphore::new(all as usize));
-    let arrivals = Arrivals { worker, places: places.clone(), room: shared.room, stop: told };
+    let Shared { room, crew, .. } = shared;
+    let arrivals = Arrivals { worker, places: places.clone(), room, crew, stop: told };
     // Whoever sets a timer while none is set wakes its thread by a write to an eventfd, though it is awake: that would be each request,
     // with the time that its answer may take. So there is always one that is nearer.
     let mut nearer = interval(Duration::from_millis(500));
@@ -109,10 +119,11 @@ async fn serve(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared
     loop {
         tokio::select! {
             accepted = accept(&listeners) => match accepted {
-                Ok((stream, peer)) => arrivals.take(stream, peer),
+                Ok((stream, peer)) => arrivals.accepted(stream, peer),
                 // Out of file descriptors, or the client left already: neither may end the balancer, nor spin it.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
+            Some(arrival) = passed.recv() => arrivals.passed(arrival),
             () = &mut stopping => break,
             _ = nearer.tick() => {}
         }
@@ -122,8 +133,12 @@ async fn serve(worker: &Arc<Worker>, listeners: Vec<TcpListener>, shared: Shared
         let listener = listener.into_std()?;
         while let Ok((stream, peer)) = listener.accept() {
             stream.set_nonblocking(true)?;
-            arrivals.take(TcpStream::from_std(stream)?, peer);
+            arrivals.passed(Arrival { stream, peer, share: arrivals.crew.of(worker.number) });
         }
+    }
+    passed.close();
+    while let Some(arrival) = passed.recv().await {
+        arrivals.passed(arrival);
     }
     tell.send_replace(true);
     drop(arrivals);
@@ -153,12 +168,40 @@ struct Arrivals<'a> {
     worker: &'a Arc<Worker>,
     places: Arc<Semaphore>,
     room: Arc<Room>,
+    crew: Arc<Crew>,
     stop: watch::Receiver<bool>,
 }
 
 impl Arrivals<'_> {
+    /// Takes it, or passes it to a worker that has fewer.
+    fn accepted(&self, stream: TcpStream, peer: SocketAddr) {
+        let own = self.worker.number;
+        let share = self.crew.share(own);
+        if share.worker == own {
+            return self.take(stream, peer, share);
+        }
+        let passed = stream.into_std().map(|stream| self.crew.pass(Arrival { stream, peer, share }));
+        match passed {
+            Ok(Ok(())) => {}
+            Ok(Err(Arrival { stream, peer, .. })) => self.passed(Arrival { stream, peer, share: self.crew.of(own) }),
+            Err(cause) => self.failed(&cause),
+        }
+    }
+
+    /// It was accepted elsewhere.
+    fn passed(&self, Arrival { stream, peer, share }: Arrival) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.take(stream, peer, share),
+            Err(cause) => self.failed(&cause),
+        }
+    }
+
+    fn failed(&self, cause: &io::Error) {
+        self.worker.observe.tell(&Observation::ConnectionFailed { cause: &cause.to_string() });
+    }
+
     /// Gives it a task of its own, if there is room for it.
-    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+    fn take(&self, stream: TcpStream, peer: SocketAddr, share: Share) {
         let plan = self.worker.plan();
         let peer = peer.ip().to_canonical();
         let is_trusted = plan.settings.trusted_proxy.iter().any(|network| network.contains(peer));
@@ -169,7 +212,7 @@ impl Arrivals<'_> {
             self.worker.counts.turned_away.add(1);
             return;
         };
-        let place = Seated { worker: place, room };
+        let place = Seated { worker: place, room, share };
         let is_tls = plan.tls.is_some();
         let front = Front { address: peer, peer: peer.to_string(), is_trusted, is_tls, stop: self.stop.clone(), place };
         let worker = self.worker.clone();

@@ -17,8 +17,9 @@ use tokio::time::interval;
 use crate::access::AccessLog;
 use crate::backend::{Backend, Health};
 use crate::clock::Clock;
+use crate::crew::Crew;
 use crate::issued::Told;
-use crate::listen::Shared;
+use crate::listen::{Shared, Sources};
 use crate::members::{Known, Resolved};
 use crate::observe::{Observation, Observe};
 use crate::plan::{Member, Plan};
@@ -119,12 +120,13 @@ pub async fn start(settings: Settings, beside: Beside, observe: Observe) -> Resu
     if let Some(redirect) = redirect {
         others.push(tokio::spawn(redirect::serve(redirect, address.port(), issued)).abort_handle());
     }
-    let shared = Shared { plans, stop: stopped, room: Arc::default() };
+    let (crew, passed) = Crew::new(workers);
+    let shared = Shared { plans, stop: stopped, room: Arc::default(), crew };
     let mut threads = Vec::new();
-    for (worker, listeners) in all.into_iter().zip(dealt) {
-        let shared = shared.clone();
+    for ((worker, listeners), passed) in all.into_iter().zip(dealt).zip(passed) {
+        let (sources, shared) = (Sources { listeners, passed }, shared.clone());
         let name = format!("balance-{}", worker.number);
-        let work = move || listen::run(&worker, listeners, shared);
+        let work = move || listen::run(&worker, sources, shared);
         threads.push(std::thread::Builder::new().name(name).spawn(work)?);
     }
     let serving = tokio::task::spawn_blocking(move || {

@@ -86,7 +86,9 @@ async fn websockets_are_told_to_come_back() {
 #[tokio::test]
 async fn another_balancer_takes_the_place_and_no_connection_is_lost() {
     let backend = named("here").await;
-    let settings = settings(&[&backend]);
+    let mut settings = settings(&[&backend]);
+    // They pass connections to each other, also while they end.
+    settings.workers = Some(3);
     let mut balancer = balance(settings.clone()).await;
     let place = balancer.address;
     let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
