@@ -268,7 +268,7 @@ impl Visit<'_> {
         let mut last = Refusal::NoBackend;
         loop {
             let mut now = if course.attempts == 0 { begun } else { Instant::now() };
-            let ask = Ask { key, tried: &course.tried, turn, now };
+            let ask = Ask { key, tried: &course.tried, turn, now, is_websocket: self.is_websocket };
             let same = course.same.take().and_then(|at| Ticket::take(self.plan, at, self.worker));
             let chosen = same.or_else(|| self.choose(&ask));
             let chosen = if chosen.is_none() && course.attempts == 0 && self.plan.usable(ask.now) > 0 {
@@ -337,7 +337,8 @@ impl Visit<'_> {
             return false;
         }
         course.tried.add(at);
-        let another = Ask { key: None, tried: &course.tried, turn: 0, now: Instant::now() };
+        let is_websocket = self.is_websocket;
+        let another = Ask { key: None, tried: &course.tried, turn: 0, now: Instant::now(), is_websocket };
         if self.plan.choose(&another).is_none() || !self.worker.withdraw(another.now) {
             return false;
         }

@@ -48,6 +48,7 @@ pub struct Ask<'a> {
     pub tried: &'a Tried,
     pub turn: usize,
     pub now: Instant,
+    pub is_websocket: bool,
 }
 
 /// Which backends were asked for one request. There are few attempts.
@@ -108,7 +109,8 @@ impl Plan {
         Self { settings, seats, tls, hsts, schedule: choose::schedule(&weights) }
     }
 
-    /// Which backend is asked; `None` where none can be.
+    /// Which backend is asked; `None` where none can be. A websocket stays for long: unless it has a turn or a key, it goes to whoever
+    /// has the fewest, however quickly others answer just now.
     pub fn choose(&self, ask: &Ask<'_>) -> Option<usize> {
         let count = self.seats.len();
         let clock = self.seats.first()?.backend.clock;
@@ -120,10 +122,15 @@ impl Plan {
             let has_room = seen.pending < self.settings.limits.pending;
             Seen { usable: seen.usable && has_room && !ask.tried.has(at), ..seen }
         };
+        let websockets = |at: usize| {
+            let (seen, open) = (seen(at), self.seats[at].backend.tunnels.load(Relaxed));
+            Seen { pending: seen.pending.saturating_add(open), ..seen }
+        };
         match (self.settings.choice, ask.key) {
             (Choice::RoundRobin, _) => choose::in_turn(&self.schedule, ask.turn, fastrand::f32(), seen),
-            (Choice::LeastPending, _) => choose::least_pending(count, fastrand::usize(..count), seen),
             (Choice::Hash, Some(key)) => choose::by_key(count, key, |at| self.seats[at].backend.name_hash, seen),
+            _ if ask.is_websocket => choose::least_pending(count, fastrand::usize(..count), websockets),
+            (Choice::LeastPending, _) => choose::least_pending(count, fastrand::usize(..count), seen),
             (Choice::PeakEwma, _) | (Choice::Hash, None) => {
                 choose::of_two(count, clock.wrapped_millis(ask.now), |below| fastrand::usize(..below), seen)
             }
@@ -183,11 +190,32 @@ mod tests {
             let mut tried = Tried::default();
             tried.add(2);
             for turn in 0..20 {
-                let ask = Ask { key: Some(turn as u64), tried: &tried, turn, now: Instant::now() };
+                let ask = Ask {
+                    key: Some(turn as u64),
+                    tried: &tried,
+                    turn,
+                    now: Instant::now(),
+                    is_websocket: turn % 2 == 0,
+                };
                 assert_eq!(plan.choose(&ask), Some(1), "{choice:?}");
             }
             tried.add(1);
-            assert_eq!(plan.choose(&Ask { key: None, tried: &tried, turn: 0, now: Instant::now() }), None);
+            let ask = Ask { key: None, tried: &tried, turn: 0, now: Instant::now(), is_websocket: false };
+            assert_eq!(plan.choose(&ask), None);
         }
+    }
+
+    #[test]
+    fn websockets_go_to_whoever_has_the_fewest() {
+        let clock = Clock::start(Instant::now());
+        let plan = Plan::new(Arc::default(), &members(&[1, 2, 3]), None, 1, clock);
+        plan.seats[0].backend.tunnels.store(9, Relaxed);
+        plan.seats[1].backend.tunnels.store(3, Relaxed);
+        for _ in 0..18 {
+            let ask = Ask { key: None, tried: &Tried::default(), turn: 0, now: Instant::now(), is_websocket: true };
+            plan.seats[plan.choose(&ask).unwrap()].backend.tunnels.fetch_add(1, Relaxed);
+        }
+        let open: Vec<_> = plan.seats.iter().map(|seat| seat.backend.tunnels.load(Relaxed)).collect();
+        assert_eq!(open, [10, 10, 10]);
     }
 }

@@ -127,9 +127,10 @@ impl fmt::Display for Origin {
 pub enum Choice {
     /// Each in turn, by weight.
     RoundRobin,
-    /// The one with the fewest requests under way.
+    /// The one with the fewest requests under way; websockets go to the one with the fewest of them.
     LeastPending,
-    /// Of two at random the one that answers sooner: its recent times, peaks first, times its requests under way.
+    /// Of two at random the one that answers sooner: its recent times, peaks first, times its requests under way. Websockets go to the one
+    /// with the fewest.
     PeakEwma,
     /// The same one for the same key, as long as it is there.
     Hash,

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+use crate::backend::Backend;
 use crate::exchange::Exchange;
 use crate::forward::Front;
 use crate::frames::{Frames, RESTARTS};
@@ -41,6 +42,28 @@ pub struct Whom<'a> {
     pub is_http2: bool,
 }
 
+/// A tunnel among those that are open, until it is dropped.
+struct Open {
+    worker: Arc<Worker>,
+    backend: Arc<Backend>,
+}
+
+impl Open {
+    fn new(worker: &Arc<Worker>, backend: &Arc<Backend>) -> Self {
+        worker.counts.tunnels.add(1);
+        worker.counts.open_tunnels.add(1);
+        backend.tunnels.fetch_add(1, Relaxed);
+        Self { worker: worker.clone(), backend: backend.clone() }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.backend.tunnels.fetch_sub(1, Relaxed);
+        self.worker.counts.open_tunnels.take(1);
+    }
+}
+
 /// Answers the client that its connection is a websocket now, and passes on what comes.
 pub fn open(
     whom: &Whom<'_>,
@@ -51,20 +74,15 @@ pub fn open(
     upgrade: OnUpgrade,
 ) -> Response<Outbound> {
     let (stream, ahead) = exchange.link.into_parts();
-    let (worker, front, times) = (whom.worker.clone(), whom.front.clone(), whom.plan.settings.times);
-    let backend = ticket.backend().clone();
+    let (front, times) = (whom.front.clone(), whom.plan.settings.times);
+    let tunnel = Open::new(whom.worker, ticket.backend());
     // It may stay for days: it is no request under way.
     drop(ticket);
     tokio::spawn(async move {
         let Ok(client) = upgrade.await else { return };
-        worker.counts.tunnels.add(1);
-        worker.counts.open_tunnels.add(1);
-        backend.tunnels.fetch_add(1, Relaxed);
         let told = told(front.stop.clone(), times.drain);
         let (down, up) = pass(TokioIo::new(client), stream, ahead, times.tunnel, told).await;
-        backend.tunnels.fetch_sub(1, Relaxed);
-        worker.counts.open_tunnels.take(1);
-        let figures = &worker.lane(&backend).figures;
+        let figures = &tunnel.worker.lane(&tunnel.backend).figures;
         figures.sent.add(down);
         figures.received.add(up);
         account.sent(usize::try_from(down).unwrap_or(usize::MAX));

@@ -207,6 +207,27 @@ async fn a_websocket_passes_both_ways() {
 }
 
 #[tokio::test]
+async fn websockets_are_spread_evenly_however_long_they_stay() {
+    let upgrade = |_: &crate::stage::Heard| {
+        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".into())
+    };
+    let backends = [Backend::start(upgrade).await, Backend::start(upgrade).await, Backend::start(upgrade).await];
+    let balancer = balance(settings(&backends.each_ref())).await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let mut client = Client::connect(&balancer).await;
+        let handshake =
+            "GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: k\r\n\r\n";
+        assert_eq!(client.ask(handshake).await.unwrap().status, 101);
+        clients.push(client);
+    }
+    assert_eq!(backends.each_ref().map(Backend::connections), [4, 4, 4]);
+    drop(clients);
+    until(async || status(&balancer).await["tunnels"]["open"] == 0).await;
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_large_body_passes_both_ways_while_little_is_kept() {
     const PIECES: usize = 512;
     let backend = Backend::start(|_| Reply::Echo("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".into())).await;
