@@ -172,7 +172,7 @@ impl Asker {
         let parameters: Vec<&str> = std::iter::once(&claims).chain(&arrays).map(String::as_str).collect();
         let statements = vec![
             Statement::new(&given, &parameters),
-            Statement::new(&loop_over(table), &[]),
+            Statement::new(&loop_over(table, keys.len() == 1), &[]),
             Statement::new("select current_setting('ntier.seen')", &[]),
         ];
         // It leaves the last one's claims behind, so nobody may share its transaction.
@@ -268,22 +268,29 @@ fn visible(table: &Table, keys: &[Vec<Option<String>>]) -> Statement {
 }
 
 /// Asks as each of those whose claims are in a setting, and leaves in another which rows they see: numbers with commas, and a semicolon
-/// after each viewer.
-fn loop_over(table: &Table) -> String {
+/// after each viewer. One row is looked up by its key, which takes two thirds of the time that a join takes (for 250 viewers of the embedded
+/// database 12 ms instead of 17).
+fn loop_over(table: &Table, is_one: bool) -> String {
     let mut body = "#variable_conflict use_variable\ndeclare ".to_owned();
     for (at, column) in table.key().enumerate() {
         let _ = write!(body, "ntier_key{at} {0}[] := current_setting('ntier.key{at}')::{0}[]; ", column.sql);
     }
-    let places = (0..table.key().count()).map(|at| format!("ntier_key{at}"));
+    let question = if is_one {
+        let keys = table.key().enumerate().map(|(at, column)| format!("t.{} = ntier_key{at}[1]", quoted(&column.name)));
+        let keys: Vec<_> = keys.collect();
+        format!("select '1' into ntier_rows from {} where {}", named(table), keys.join(" and "))
+    } else {
+        let places = (0..table.key().count()).map(|at| format!("ntier_key{at}"));
+        format!("select string_agg(k.n::text, ',') into ntier_rows from {}", rows_of(table, places))
+    };
     let _ = write!(
         body,
         "ntier_one text; ntier_rows text; ntier_seen text := ''; \
          begin foreach ntier_one in array current_setting('ntier.claims')::text[] loop \
          ntier_one := set_config('request.jwt.claims', ntier_one, true); \
-         select string_agg(k.n::text, ',') into ntier_rows from {}; \
+         {question}; \
          ntier_seen := ntier_seen || coalesce(ntier_rows, '') || ';'; \
-         end loop; ntier_one := set_config('ntier.seen', ntier_seen, true); end",
-        rows_of(table, places)
+         end loop; ntier_one := set_config('ntier.seen', ntier_seen, true); end"
     );
     format!("do E'{}'", body.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -295,11 +302,16 @@ fn rows_of(table: &Table, places: impl Iterator<Item = String>) -> String {
     for at in 0..places.len() {
         let _ = write!(text, "c{at}, ");
     }
-    let _ = write!(text, "n) join {}.{} as t on ", quoted(&table.schema), quoted(&table.name));
+    let _ = write!(text, "n) join {} on ", named(table));
     for (at, column) in table.key().enumerate() {
         let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
     }
     text
+}
+
+/// A table, called `t`.
+fn named(table: &Table) -> String {
+    format!("{}.{} as t", quoted(&table.schema), quoted(&table.name))
 }
 
 /// Keys, column by column.

@@ -173,6 +173,12 @@ fn names_of_all_kinds_are_asked_for(world: &mut World) {
     };
     assert_eq!(told(&ada, 2), [r"a\", "c'"]);
     assert_eq!(told(&bob, 1), ["b\""]);
+    // A row that comes alone is looked for in another way.
+    for (number, owner) in [(4, ADA), (5, BOB)] {
+        world.sql(&format!(r"insert into {table} values ({number}, '{number}\', '{owner}'); select 1"));
+        let (client, count) = if owner == ADA { (&ada, 3) } else { (&bob, 2) };
+        assert_eq!(told(client, count)[count - 1], format!(r"{number}\"));
+    }
 }
 
 fn listen(world: &World, since: &Value) -> Client {
