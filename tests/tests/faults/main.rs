@@ -73,6 +73,23 @@ fn nothing_acknowledged_is_lost_when_the_engine_is_killed() {
     load.check(&world);
 }
 
+/// As a machine that sleeps does it, or a debugger.
+#[test]
+fn an_engine_that_stood_still_goes_on() {
+    let _alone = alone();
+    let world = World::start(Backend::Embedded);
+    let engine = world.node.engine().expect("the engine runs");
+    for _ in 0..3 {
+        send(engine, Signal::STOP);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| world.ask(&Who::Service, "GET /rpc/who").send().status);
+            send(engine, Signal::CONT);
+            assert_eq!(asked.join().unwrap(), 200);
+        });
+        assert_eq!(world.node.engine(), Some(engine), "it is the same one");
+    }
+}
+
 /// After a crash PostgreSQL goes through the folder of a database, for tables that are not logged, in a way that the engine's file
 /// system does not bear well; see `padding.rs` there and migration 22.
 #[test]
