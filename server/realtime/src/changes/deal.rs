@@ -30,7 +30,7 @@ use crate::hub::Room;
 /// Questions that are asked at the same time.
 const AT_ONCE: usize = 32;
 /// Viewers who are asked for in one of them. PostgreSQL needs some forty microseconds for each, and a few milliseconds for the question.
-const TOGETHER: usize = 250;
+const TOGETHER: usize = 256;
 /// Groups of as many viewers that are decided for at the same time: enough to keep PostgreSQL busy, and so few that the first are told early.
 const GROUPS_AT_ONCE: usize = 3;
 /// Between two attempts to reach the database.

@@ -8,6 +8,7 @@ on_both!(
     changes_are_told_as_they_are,
     policies_and_privileges_decide_who_hears,
     names_of_all_kinds_are_asked_for,
+    partitions_are_told_as_they_are_published,
     whoever_comes_back_is_told_what_it_missed,
     what_cannot_be_listened_to_is_said,
     what_the_database_says_is_heard,
@@ -178,6 +179,27 @@ fn names_of_all_kinds_are_asked_for(world: &mut World) {
         world.sql(&format!(r"insert into {table} values ({number}, '{number}\', '{owner}'); select 1"));
         let (client, count) = if owner == ADA { (&ada, 3) } else { (&bob, 2) };
         assert_eq!(told(client, count)[count - 1], format!(r"{number}\"));
+    }
+}
+
+fn partitions_are_told_as_they_are_published(world: &mut World) {
+    world.sql(
+        "create table days (id int, day date, primary key (id, day)) partition by range (day);
+         create table days_2026 partition of days for values from ('2026-01-01') to ('2027-01-01');
+         grant select on days, days_2026 to anon;
+         alter publication supabase_realtime add table days; select 1",
+    );
+    let mut client = connect(world);
+    client.join("room", &to(&json!([{ "event": "*", "schema": "public" }])));
+    assert_eq!(client.until_heard(1, "room", "system")[0]["status"], "ok");
+    for (number, (by_root, table)) in [(false, "days_2026"), (true, "days"), (false, "days_2026")].iter().enumerate() {
+        world.sql(&format!(
+            "alter publication supabase_realtime set (publish_via_partition_root = {by_root}); select 1"
+        ));
+        world.sql(&format!("insert into days values ({number}, '2026-11-22'); select 1"));
+        let heard = client.until_heard(number + 1, "room", CHANGES);
+        let data = &heard[number]["data"];
+        assert_eq!((&data["table"], &data["record"]["id"]), (&json!(table), &json!(number)), "{data}");
     }
 }
 
