@@ -193,11 +193,11 @@ impl Run {
 /// The number of a change, and how many microseconds ago its row says that it was inserted.
 fn read(text: &[u8]) -> Option<(usize, u32)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros();
-    let ago = now.saturating_sub(number(text, br#""at":"#)?);
-    Some((usize::try_from(number(text, br#""n":"#)?).ok()?, u32::try_from(ago).unwrap_or(u32::MAX)))
+    let ago = now.saturating_sub(number(text, r#""at":"#)?);
+    Some((usize::try_from(number(text, r#""n":"#)?).ok()?, u32::try_from(ago).unwrap_or(u32::MAX)))
 }
 
-fn number(text: &[u8], name: &[u8]) -> Option<u128> {
+fn number(text: &[u8], name: &str) -> Option<u128> {
     let behind = text.get(position(text, name)? + name.len()..)?;
     let digits = behind.trim_ascii_start();
     let length = digits.iter().position(|byte| !byte.is_ascii_digit())?;
@@ -212,7 +212,7 @@ mod tests {
     fn numbers_of_rows_are_found() {
         let text = br#"[null,null,"realtime:bench","postgres_changes",{"ids":[1],"data":{"columns":[{"name":"n","type":"int4"},{"name":"at","type":"int8"}],"record":{"at":1763766000123456,"n": 42}}}]"#;
         assert!(text.starts_with(CHANGE));
-        assert_eq!((number(text, br#""n":"#), number(text, br#""at":"#)), (Some(42), Some(1_763_766_000_123_456)));
-        assert_eq!(number(br#"{"n":"x"}"#, br#""n":"#), None);
+        assert_eq!((number(text, r#""n":"#), number(text, r#""at":"#)), (Some(42), Some(1_763_766_000_123_456)));
+        assert_eq!(number(br#"{"n":"x"}"#, r#""n":"#), None);
     }
 }
