@@ -43,7 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 22, name: "logged", sql: include_str!("../../../migrations/0022_logged.sql") },
     Migration { version: 23, name: "lifted_bans", sql: include_str!("../../../migrations/0023_lifted_bans.sql") },
     Migration { version: 24, name: "certificates", sql: include_str!("../../../migrations/0024_certificates.sql") },
-    Migration { version: 25, name: "change_tables", sql: include_str!("../../../migrations/0025_change_tables.sql") },
+    Migration { version: 25, name: "find_changes", sql: include_str!("../../../migrations/0025_find_changes.sql") },
 ];
 
 /// Who sees new tables of `public` through the API.

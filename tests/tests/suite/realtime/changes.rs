@@ -9,6 +9,7 @@ on_both!(
     policies_and_privileges_decide_who_hears,
     names_of_all_kinds_are_asked_for,
     partitions_are_told_as_they_are_published,
+    what_is_kept_makes_nobody_wait,
     whoever_comes_back_is_told_what_it_missed,
     what_cannot_be_listened_to_is_said,
     what_the_database_says_is_heard,
@@ -201,6 +202,28 @@ fn partitions_are_told_as_they_are_published(world: &mut World) {
         let data = &heard[number]["data"];
         assert_eq!((&data["table"], &data["record"]["id"]), (&json!(table), &json!(number)), "{data}");
     }
+}
+
+fn what_is_kept_makes_nobody_wait(world: &mut World) {
+    table(world, "");
+    world.sql("insert into memos (id) select generate_series(1, 20000); select ntier.sequence_changes()");
+    let read_whole = || {
+        let counted = "select seq_scan from pg_stat_all_tables where relid = 'ntier.changes'::regclass";
+        world.sql("select pg_stat_force_next_flush()");
+        world.sql(counted)
+    };
+    let before = read_whole();
+    for number in 1..=10 {
+        world.sql("select ntier.sequence_changes()");
+        world.sql(&format!("insert into memos (id) values (-{number}); select 1"));
+        let found = world.sql(
+            "select ntier.sequence_changes();
+             select new->>'id' as id from ntier.changes_after(
+               (select max(batch) - 1 from ntier.change_batches), 9223372036854775807, 500, 1000)",
+        );
+        assert_eq!(found, json!([{ "id": format!("-{number}") }]));
+    }
+    assert_eq!(read_whole(), before, "changes are found by their index");
 }
 
 fn listen(world: &World, since: &Value) -> Client {

@@ -135,3 +135,39 @@ begin
 end
 $$;
 select ntier.attach_changes();
+
+-- As before, but whether something is new is found by the ends of the index. PostgreSQL took so many rows for new ones that it went through
+-- the whole table to find the first of them, or that there is none: fifty times a second, 0.1 s each time where 250,000 changes are kept.
+create or replace function ntier.sequence_changes() returns bigint language plpgsql as $$
+declare
+  latest record;
+begin
+  -- Most of the time nothing is new, and nothing needs to be locked to see that. Under the lock it is looked again.
+  for attempt in 1..2 loop
+    select b.batch, pg_catalog.pg_current_snapshot() as now,
+        -- A snapshot of what is not yet: the tables come from another server, whose transactions say nothing here.
+        pg_catalog.pg_snapshot_xmax(b.snapshot) > pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) as is_foreign,
+        exists (
+          select from unnest(array(select pg_catalog.pg_snapshot_xip(b.snapshot))) as running (xid),
+            lateral (select from ntier.changes c where c.xid = running.xid order by c.xid, c.id limit 1) as change
+        ) or coalesce(
+          (select c.xid from ntier.changes c order by c.xid desc, c.id desc limit 1) >= pg_catalog.pg_snapshot_xmax(b.snapshot),
+          false
+        ) as is_new
+      into latest
+      from (select * from ntier.change_batches order by batch desc limit 1) b;
+    if not (latest.is_new or latest.is_foreign) then
+      return latest.batch;
+    end if;
+    if attempt = 1 and not pg_catalog.pg_try_advisory_xact_lock(7236978912447) then
+      return latest.batch;
+    end if;
+  end loop;
+  if latest.is_foreign then
+    delete from ntier.changes;
+    delete from ntier.change_batches;
+  end if;
+  insert into ntier.change_batches (batch, snapshot) values (latest.batch + 1, latest.now);
+  return latest.batch + 1;
+end
+$$;
