@@ -60,8 +60,8 @@ impl Crew {
 
     /// Passes it to the worker whose it is; gives it back where that one takes no more.
     pub fn pass(&self, arrival: Arrival) -> Result<(), Arrival> {
-        let passed = self.0[arrival.share.worker].passed.clone();
-        passed.send(arrival).map_err(|refused| refused.0)
+        let worker = arrival.share.worker;
+        self.0[worker].passed.send(arrival).map_err(|refused| refused.0)
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
     let is_held = parts.headers.contains_key(header::EXPECT);
     match pass(worker, front, &parts, |bounds| Upload::new(body, is_held, bounds), upgrade).await {
         Answered::Own(response) => response,
-        Answered::Passed(passed) => passed.into_response(),
+        Answered::Passed(passed) => passed.into_response(worker),
     }
 }
 
@@ -90,8 +90,11 @@ pub struct Passed {
 }
 
 impl Passed {
-    fn into_response(self) -> Response<Outbound> {
-        let Ok(headers) = self.head.headers() else { return Refusal::BadAnswer.response().map(Outbound::whole) };
+    fn into_response(self, worker: &Worker) -> Response<Outbound> {
+        let Ok(headers) = self.head.headers() else {
+            worker.counts.own[5].add(1);
+            return Refusal::BadAnswer.response().map(Outbound::whole);
+        };
         let mut response = Response::new(self.body);
         *response.status_mut() = self.head.status;
         *response.headers_mut() = headers;

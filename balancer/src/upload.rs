@@ -66,40 +66,34 @@ pub enum Part {
 
 impl Upload {
     pub fn new(body: Incoming, expects_continue: bool, bounds: Bounds) -> Self {
-        let hint = body.size_hint();
-        let framing = match hint.exact() {
-            _ if body.is_end_stream() => Framing::Empty,
-            Some(length) => Framing::Length(length),
-            None => Framing::Chunked,
-        };
-        let is_empty = framing == Framing::Empty;
+        let mut upload = Self::none(bounds);
+        if !body.is_end_stream() {
+            upload.framing = body.size_hint().exact().map_or(Framing::Chunked, Framing::Length);
+            (upload.body, upload.is_held) = (Some(body), expects_continue);
+        }
+        upload
+    }
+
+    /// One that was read already.
+    pub fn whole(data: Bytes, bounds: Bounds) -> Self {
+        let mut upload = Self::none(bounds);
+        if !data.is_empty() {
+            (upload.kept_bytes, upload.bytes) = (data.len(), data.len() as u64);
+            upload.framing = Framing::Length(upload.bytes);
+            upload.kept = Some(vec![Part::Data(data)]);
+        }
+        upload
+    }
+
+    fn none(bounds: Bounds) -> Self {
         Self {
-            body: (!is_empty).then_some(body),
-            framing,
+            body: None,
+            framing: Framing::Empty,
             bounds,
             kept: Some(Vec::new()),
             kept_bytes: 0,
             given: 0,
             bytes: 0,
-            waited: Duration::ZERO,
-            waiting_since: None,
-            is_held: expects_continue && !is_empty,
-        }
-    }
-
-    /// One that was read already.
-    pub fn whole(data: Bytes, bounds: Bounds) -> Self {
-        let length = data.len();
-        let framing = if data.is_empty() { Framing::Empty } else { Framing::Length(length as u64) };
-        let kept = if data.is_empty() { Vec::new() } else { vec![Part::Data(data)] };
-        Self {
-            body: None,
-            framing,
-            bounds,
-            kept: Some(kept),
-            kept_bytes: length,
-            given: 0,
-            bytes: length as u64,
             waited: Duration::ZERO,
             waiting_since: None,
             is_held: false,
