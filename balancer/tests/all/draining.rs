@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::stage::{Backend, Client, GET, Reply, balance, named, ok, operator, settings, status, until};
+use crate::stage::{Client, GET, UPGRADE, balance, echo, named, ok, operator, settings, status, until};
 
 #[tokio::test]
 async fn what_is_under_way_is_answered_and_nothing_new_is_taken() {
@@ -64,16 +64,12 @@ async fn it_is_not_ready_before_it_takes_nothing_new() {
 
 #[tokio::test]
 async fn websockets_are_told_to_come_back() {
-    let backend = Backend::start(|_| {
-        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".into())
-    })
-    .await;
+    let backend = echo("").await;
     let mut settings = settings(&[&backend]);
     settings.times.drain = Duration::from_millis(5100);
     let balancer = balance(settings).await;
     let mut client = Client::connect(&balancer).await;
-    let handshake = "GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-    assert_eq!(client.ask(handshake).await.unwrap().status, 101);
+    assert_eq!(client.ask(UPGRADE).await.unwrap().status, 101);
     until(async || status(&balancer).await["tunnels"]["open"] == 1).await;
     let stopping = tokio::spawn(balancer.stop());
     let mut heard = Vec::new();

@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::stage::{Backend, Client, GET, PATIENCE, Reply, ask, balance, named, ok, operator, settings, status, until};
+use crate::stage::{
+    Backend, Client, GET, PATIENCE, Reply, UPGRADE, ask, balance, echo, named, ok, operator, settings, status, until,
+};
 
 #[tokio::test]
 async fn a_request_passes_with_what_is_known_of_its_client() {
@@ -181,10 +183,7 @@ async fn a_client_that_waits_is_told_to_go_on_when_its_backend_says_so() {
 
 #[tokio::test]
 async fn a_websocket_passes_both_ways() {
-    let backend = Backend::start(|_| {
-        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: a\r\n\r\nfirst".into())
-    })
-    .await;
+    let backend = echo("first").await;
     let balancer = balance(settings(&[&backend])).await;
     let mut client = Client::connect(&balancer).await;
     let handshake = "GET /realtime/v1/websocket HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-key: k\r\n\r\n";
@@ -208,17 +207,12 @@ async fn a_websocket_passes_both_ways() {
 
 #[tokio::test]
 async fn websockets_are_spread_evenly_however_long_they_stay() {
-    let upgrade = |_: &crate::stage::Heard| {
-        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n".into())
-    };
-    let backends = [Backend::start(upgrade).await, Backend::start(upgrade).await, Backend::start(upgrade).await];
+    let backends = [echo("").await, echo("").await, echo("").await];
     let balancer = balance(settings(&backends.each_ref())).await;
     let mut clients = Vec::new();
     for _ in 0..12 {
         let mut client = Client::connect(&balancer).await;
-        let handshake =
-            "GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: k\r\n\r\n";
-        assert_eq!(client.ask(handshake).await.unwrap().status, 101);
+        assert_eq!(client.ask(UPGRADE).await.unwrap().status, 101);
         clients.push(client);
     }
     assert_eq!(backends.each_ref().map(Backend::connections), [4, 4, 4]);
@@ -319,10 +313,7 @@ async fn http_2_passes_without_tls_to_whoever_begins_with_it() {
 
 #[tokio::test]
 async fn a_websocket_passes_on_a_stream_of_http_2() {
-    let backend = Backend::start(|_| {
-        Reply::Echo("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: a\r\n\r\nfirst".into())
-    })
-    .await;
+    let backend = echo("first").await;
     let balancer = balance(settings(&[&backend])).await;
     let stream = TcpStream::connect(balancer.address).await.unwrap();
     let (mut sender, connection) =

@@ -277,6 +277,14 @@ pub async fn ask(balancer: &Running, text: &str) -> Answer {
 
 pub const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
+pub const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+
+/// A backend that makes a websocket of each request, on which it says this and then what it hears.
+pub async fn echo(first: &'static str) -> Backend {
+    let upgraded = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: a\r\n\r\n";
+    Backend::start(move |_| Reply::Echo(format!("{upgraded}{first}"))).await
+}
+
 /// Settings on free ports, without health checks.
 pub fn settings(backends: &[&Backend]) -> Settings {
     let mut settings = Settings::default();

@@ -276,9 +276,8 @@ fn loop_over(table: &Table, is_one: bool) -> String {
         let _ = write!(body, "ntier_key{at} {0}[] := current_setting('ntier.key{at}')::{0}[]; ", column.sql);
     }
     let question = if is_one {
-        let keys = table.key().enumerate().map(|(at, column)| format!("t.{} = ntier_key{at}[1]", quoted(&column.name)));
-        let keys: Vec<_> = keys.collect();
-        format!("select '1' into ntier_rows from {} where {}", named(table), keys.join(" and "))
+        let keys = keyed(table, |at| format!("ntier_key{at}[1]"));
+        format!("select '1' into ntier_rows from {} where {keys}", named(table))
     } else {
         let places = (0..table.key().count()).map(|at| format!("ntier_key{at}"));
         format!("select string_agg(k.n::text, ',') into ntier_rows from {}", rows_of(table, places))
@@ -302,16 +301,19 @@ fn rows_of(table: &Table, places: impl Iterator<Item = String>) -> String {
     for at in 0..places.len() {
         let _ = write!(text, "c{at}, ");
     }
-    let _ = write!(text, "n) join {} on ", named(table));
-    for (at, column) in table.key().enumerate() {
-        let _ = write!(text, "{}t.{} = k.c{at}", if at == 0 { "" } else { " and " }, quoted(&column.name));
-    }
+    let _ = write!(text, "n) join {} on {}", named(table), keyed(table, |at| format!("k.c{at}")));
     text
 }
 
 /// A table, called `t`.
 fn named(table: &Table) -> String {
     format!("{}.{} as t", quoted(&table.schema), quoted(&table.name))
+}
+
+/// That its key has these values, column by column.
+fn keyed(table: &Table, value: impl Fn(usize) -> String) -> String {
+    let columns = table.key().enumerate().map(|(at, column)| format!("t.{} = {}", quoted(&column.name), value(at)));
+    columns.collect::<Vec<_>>().join(" and ")
 }
 
 /// Keys, column by column.
