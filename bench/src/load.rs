@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ntier_tests::postgres::{Postgres, newest};
+use ntier_tests::postgres::newest;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
@@ -203,15 +203,15 @@ impl Told<'_> {
     }
 }
 
-/// Runs the script as fast as so many clients can.
-pub fn pgbench(server: &Postgres, script: &str, clients: u32, seconds: u32) -> Result<Transacted, String> {
+/// Runs the script as fast as so many clients can, on the database that this URL names.
+pub fn pgbench(url: &str, script: &str, clients: u32, seconds: u32) -> Result<Transacted, String> {
     let file = written(script)?;
     let mut command = Command::new(newest().ok_or("no PostgreSQL is installed")?.join("pgbench"));
     command
         .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "2", "--client", &clients.to_string()])
         .args(["--time", &seconds.to_string(), "--file"])
         .arg(file.path())
-        .arg(server.url("bench"));
+        .arg(url);
     let raw = output(&mut command)?;
     let after = |start: &str| -> Result<f64, String> {
         let number = raw.lines().find_map(|line| line.strip_prefix(start)?.split(' ').next()?.parse().ok());

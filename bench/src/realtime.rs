@@ -65,7 +65,7 @@ pub fn realtime(options: &Options) -> Result<(), String> {
     for subject in &mut subjects {
         measure_subject(options, subject, &mut measured);
     }
-    measure_costs(options, &server, &subjects, &mut measured);
+    measure_costs(options, &subjects, &mut measured);
     print(options, &server, busy, &measured);
     if let Some(path) = &options.json {
         let raw = format!("{:#}\n", raw(options, busy, &measured));
@@ -118,17 +118,18 @@ fn in_rounds<T>(
     Line { name, subject: subject.name, rounds }
 }
 
-fn measure_costs(options: &Options, server: &Postgres, subjects: &[Subject], measured: &mut Measured) {
+fn measure_costs(options: &Options, subjects: &[Subject], measured: &mut Measured) {
     if !"trigger".contains(&options.only) {
         return;
     }
     println!("trigger …");
-    let by_pgbench = [1, 8].map(|clients| trigger::on_server(options, server, clients));
-    let by_requests = subjects.iter().map(|subject| trigger::by_requests(options, subject));
-    for cost in by_pgbench.into_iter().chain(by_requests) {
-        match cost {
-            Ok(cost) => measured.costs.push(cost),
-            Err(fault) => measured.faults.push(format!("trigger: {fault}")),
+    for subject in subjects {
+        let by_pgbench = [1, 8].map(|clients| trigger::by_pgbench(options, subject, clients));
+        for cost in by_pgbench.into_iter().chain([trigger::by_requests(options, subject)]) {
+            match cost {
+                Ok(cost) => measured.costs.push(cost),
+                Err(fault) => measured.faults.push(format!("trigger: {fault}")),
+            }
         }
     }
 }
@@ -200,8 +201,12 @@ fn print_costs(costs: &[Cost]) {
         );
     }
     for cost in costs {
-        let Some((more, [without, with])) = cost.middle() else { continue };
-        println!("{:<20} {:<9} {without:>10.0} {with:>10.0} {:>+7.1}%", cost.name, cost.subject, 100.0 * more);
+        let Some([(low, _), (more, [without, with]), (high, _)]) = cost.quartiles() else { continue };
+        let [low, more, high] = [low, more, high].map(|more| 100.0 * more);
+        println!(
+            "{:<20} {:<9} {without:>10.0} {with:>10.0} {more:>+7.1}% ({low:+.1} to {high:+.1})",
+            cost.name, cost.subject
+        );
     }
 }
 

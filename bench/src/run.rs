@@ -159,10 +159,11 @@ fn measure_ceiling(options: &Options, server: &Postgres, subject: &Subject, case
     let script = ceiling::script(server, subject, case)?;
     let database = postmaster(server)?;
     let mut all = Vec::new();
-    load::pgbench(server, &script, CLIENTS[0], options.warm_up)?;
+    let url = server.url("bench");
+    load::pgbench(&url, &script, CLIENTS[0], options.warm_up)?;
     for clients in CLIENTS {
         let before = measure::processor_time(database);
-        let transacted = load::pgbench(server, &script, clients, options.seconds)?;
+        let transacted = load::pgbench(&url, &script, clients, options.seconds)?;
         let time = measure::processor_time(database).saturating_sub(before);
         all.push((per(time, transacted.transactions), transacted));
     }

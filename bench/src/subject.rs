@@ -18,6 +18,8 @@ pub struct Subject {
     pub headers: [(&'static str, String); 2],
     /// `authorization` of whoever may do everything.
     pub admin: String,
+    /// Where its database is, for other programs.
+    pub database_url: String,
     secret: String,
     binary: PathBuf,
     flags: Vec<String>,
@@ -38,6 +40,8 @@ impl Subject {
         more: &[&str],
     ) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|cause| cause.to_string())?;
+        let embedded = || format!("postgres://postgres@/postgres?host={}&port=5432", folder.path().display());
+        let url = database_url.clone().unwrap_or_else(embedded);
         let mut flags = vec!["--project".to_owned(), project.to_string_lossy().into_owned()];
         flags.extend(database_url.into_iter().flat_map(|url| ["--database-url".to_owned(), url]));
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
@@ -53,7 +57,7 @@ impl Subject {
         let bearer = |claims: &Value| signed(&secret, claims).map(|token| format!("Bearer {token}"));
         let admin = bearer(&json!({ "role": "service_role", "exp": now() + 86_400 }))?;
         let headers = [("apikey", text("publishable_key").to_owned()), ("authorization", bearer(&claims)?)];
-        Ok(Self { name, node, headers, admin, secret, binary: binary.to_owned(), flags, folder })
+        Ok(Self { name, node, headers, admin, database_url: url, secret, binary: binary.to_owned(), flags, folder })
     }
 
     /// A token that says this.

@@ -44,6 +44,11 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 23, name: "lifted_bans", sql: include_str!("../../../migrations/0023_lifted_bans.sql") },
     Migration { version: 24, name: "certificates", sql: include_str!("../../../migrations/0024_certificates.sql") },
     Migration { version: 25, name: "find_changes", sql: include_str!("../../../migrations/0025_find_changes.sql") },
+    Migration {
+        version: 26,
+        name: "record_by_operation",
+        sql: include_str!("../../../migrations/0026_record_by_operation.sql"),
+    },
 ];
 
 /// Who sees new tables of `public` through the API.

@@ -6,9 +6,9 @@ use super::Options;
 use crate::case::{Case, one_row};
 use crate::load;
 use crate::subject::Subject;
-use ntier_tests::postgres::Postgres;
 
-const PAIRS: usize = 7;
+/// Seconds of a turn, so short that what others do on this machine meets both of a pair.
+const TURN: u32 = 1;
 const WITHOUT: Case = one_row("POST without", "/plain_events");
 const WITH: Case = one_row("POST with", "/published_events");
 
@@ -20,12 +20,13 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// By how much a transaction takes longer, in the pair that is in the middle, with both rates.
-    pub fn middle(&self) -> Option<(f64, [f64; 2])> {
+    /// By how much a transaction takes longer, and both rates: in the pair that is in the middle, and in those a quarter from each end.
+    pub fn quartiles(&self) -> Option<[(f64, [f64; 2]); 3]> {
         let mut pairs: Vec<_> =
             self.pairs.iter().map(|&[without, with]| (without / with - 1.0, [without, with])).collect();
         pairs.sort_by(|one, other| one.0.total_cmp(&other.0));
-        pairs.get(pairs.len() / 2).copied()
+        let last = pairs.len().checked_sub(1)?;
+        Some([last / 4, pairs.len() / 2, last - last / 4].map(|at| pairs[at]))
     }
 
     pub fn json(&self) -> Value {
@@ -33,31 +34,29 @@ impl Cost {
     }
 }
 
-/// By pgbench on the server, alone and with eight at once.
-pub fn on_server(options: &Options, server: &Postgres, clients: u32) -> Result<Cost, String> {
+/// By pgbench, past the node.
+pub fn by_pgbench(options: &Options, subject: &Subject, clients: u32) -> Result<Cost, String> {
     let insert = |table: &str| {
         let script = format!("insert into {table} (body) values ('hello');\n");
-        load::pgbench(server, &script, clients, each(options)).map(|seen| seen.rate)
+        load::pgbench(&subject.database_url, &script, clients, TURN).map(|seen| seen.rate)
     };
     let name = format!("pgbench, {clients} at once");
-    in_turns(name, "server", || insert("plain_events"), || insert("published_events"))
+    in_turns(options, name, subject.name, || insert("plain_events"), || insert("published_events"))
 }
 
 /// By the data API of a node, with policies and all else that is of a request.
 pub fn by_requests(options: &Options, subject: &Subject) -> Result<Cost, String> {
-    let post = |case: &Case| load::wrk(subject, case, each(options)).map(|seen| seen.rate);
+    let post = |case: &Case| load::wrk(subject, case, TURN).map(|seen| seen.rate);
     for case in [&WITHOUT, &WITH] {
         subject.ask(case, "")?;
     }
-    in_turns(format!("POST, {} at once", load::CONNECTIONS), subject.name, || post(&WITHOUT), || post(&WITH))
+    let name = format!("POST, {} at once", load::CONNECTIONS);
+    in_turns(options, name, subject.name, || post(&WITHOUT), || post(&WITH))
 }
 
-/// Short turns, so that what others do on this machine meets both.
-fn each(options: &Options) -> u32 {
-    (options.seconds / 4).max(1)
-}
-
+/// Three pairs for each second of a measurement: they differ by more than what is to be seen.
 fn in_turns(
+    options: &Options,
     name: String,
     subject: &'static str,
     without: impl Fn() -> Result<f64, String>,
@@ -65,7 +64,7 @@ fn in_turns(
 ) -> Result<Cost, String> {
     without()?;
     with()?;
-    let pairs = (0..PAIRS).map(|pair| {
+    let pairs = (0..3 * (options.seconds / TURN).max(1)).map(|pair| {
         // Who is first is second the next time.
         if pair % 2 == 0 { Ok([without()?, with()?]) } else { with().and_then(|with| Ok([without()?, with])) }
     });
@@ -78,9 +77,13 @@ mod tests {
 
     #[test]
     fn the_pair_in_the_middle_tells_the_cost() {
-        let pairs = vec![[100.0, 50.0], [120.0, 100.0], [100.0, 100.0]];
-        let cost = Cost { name: String::new(), subject: "server", pairs };
-        let (more, rates) = cost.middle().unwrap();
-        assert!((more - 0.2).abs() < 1e-9 && (rates[1] - 100.0).abs() < 1e-9);
+        let pairs = vec![[100.0, 50.0], [120.0, 100.0], [100.0, 100.0], [130.0, 100.0], [110.0, 100.0]];
+        let mut cost = Cost { name: String::new(), subject: "server", pairs };
+        let said = |cost: &Cost| cost.quartiles().map(|three| three.map(|(more, _)| format!("{:.0}", 100.0 * more)));
+        assert_eq!(said(&cost).unwrap(), ["10", "20", "30"]);
+        cost.pairs.truncate(1);
+        assert_eq!(said(&cost).unwrap(), ["100", "100", "100"]);
+        cost.pairs.clear();
+        assert!(said(&cost).is_none());
     }
 }

@@ -293,7 +293,7 @@ with extended as materialized (
   from pg_trigger g join relations r on r.oid = g.tgrelid join pg_proc p on p.oid = g.tgfoid join pg_namespace n on n.oid = p.pronamespace
   where not g.tgisinternal and g.tgparentid = 0 and n.nspname <> 'ntier_move'
     -- Those that tell of changes are made where they are needed.
-    and not (n.nspname = 'ntier' and p.proname = 'record_change')
+    and not (n.nspname = 'ntier' and p.proname ~ '^record_(change|insert|update|delete)')
   union all
   select 'trigger state', format('%I on %s', g.tgname, r.name), format('alter table %s %s trigger %I', r.name,
       case g.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, g.tgname), null, null, 0, 0, r.oid
