@@ -123,13 +123,14 @@ fn measure_costs(options: &Options, subjects: &[Subject], measured: &mut Measure
         return;
     }
     println!("trigger …");
-    for subject in subjects {
-        let by_pgbench = [1, 8].map(|clients| trigger::by_pgbench(options, subject, clients));
-        for cost in by_pgbench.into_iter().chain([trigger::by_requests(options, subject)]) {
-            match cost {
-                Ok(cost) => measured.costs.push(cost),
-                Err(fault) => measured.faults.push(format!("trigger: {fault}")),
-            }
+    let costs = subjects.iter().flat_map(|subject| {
+        let by_pgbench = |clients| trigger::by_pgbench(options, subject, clients);
+        [by_pgbench(1), by_pgbench(8), trigger::by_requests(options, subject)]
+    });
+    for cost in costs {
+        match cost {
+            Ok(cost) => measured.costs.push(cost),
+            Err(fault) => measured.faults.push(format!("trigger: {fault}")),
         }
     }
 }

@@ -64,7 +64,7 @@ fn in_turns(
 ) -> Result<Cost, String> {
     without()?;
     with()?;
-    let pairs = (0..3 * (options.seconds / TURN).max(1)).map(|pair| {
+    let pairs = (0..3 * options.seconds).map(|pair| {
         // Who is first is second the next time.
         if pair % 2 == 0 { Ok([without()?, with()?]) } else { with().and_then(|with| Ok([without()?, with])) }
     });
