@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use crate::session::Saved;
+use crate::session::{Prepared, Saved};
 
 /// A client that does not read its answers is let go at this many unread bytes.
 const MAX_UNREAD: usize = 1 << 30;
@@ -24,8 +24,7 @@ pub struct Client {
     pub is_node: bool,
     /// `SET` by this client, put back when its turn comes.
     pub saved: Saved,
-    /// Its prepared statements, under the names the engine knows them by.
-    pub prepared: BTreeSet<Vec<u8>>,
+    pub prepared: Prepared,
     pub channels: BTreeSet<String>,
     pub last_turn: Instant,
     pub gone: bool,
@@ -51,7 +50,7 @@ impl Client {
             phase: Phase::Startup,
             is_node: false,
             saved: Saved::default(),
-            prepared: BTreeSet::new(),
+            prepared: Prepared::new(),
             channels: BTreeSet::new(),
             last_turn: Instant::now(),
             gone: false,

@@ -4,9 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use oliphaunt_wasix::Oliphaunt;
-
-use crate::{Error, frame, session};
+use crate::session::Session;
+use crate::{Error, frame};
 
 /// How often to look, at most.
 const EVERY: Duration = Duration::from_secs(15);
@@ -29,23 +28,22 @@ impl Maintenance {
     }
 
     /// Looks, and does at most one table, so that a caller never waits for more than that.
-    pub fn run(&mut self, engine: &mut Oliphaunt, turns: u64) -> Result<(), Error> {
+    pub fn run(&mut self, session: &mut Session, turns: u64) -> Result<(), Error> {
         let written = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), redo_lsn) \
              FROM pg_catalog.pg_control_checkpoint()";
-        if number(&session::sql(engine, written)?) > LOG_BYTES {
-            session::sql(engine, "CHECKPOINT")?;
+        if number(&session.sql(written)?) > LOG_BYTES {
+            session.sql("CHECKPOINT")?;
         }
-        session::sql(engine, "SELECT pg_catalog.pg_stat_force_next_flush()")?;
+        session.sql("SELECT pg_catalog.pg_stat_force_next_flush()")?;
         // Autovacuum's own rule with its default settings.
-        let table = session::sql(
-            engine,
+        let table = session.sql(
             "SELECT pg_catalog.format('%I.%I', schemaname, relname) FROM pg_catalog.pg_stat_all_tables \
              WHERE schemaname !~ '^pg_temp' AND (n_dead_tup > 50 + 0.2 * n_live_tup OR \
              n_mod_since_analyze > 50 + 0.1 * n_live_tup) ORDER BY n_dead_tup DESC LIMIT 1",
         )?;
         let table = frame::rows(&table).into_iter().flatten().flatten().next();
         if let Some(table) = &table {
-            session::sql(engine, &format!("VACUUM (ANALYZE) {table}"))?;
+            session.sql(&format!("VACUUM (ANALYZE) {table}"))?;
         }
         self.last = Instant::now();
         // With a table done there may be a next one: look again although nothing else happened.

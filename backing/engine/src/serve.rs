@@ -25,7 +25,8 @@ use crate::client::{Client, Phase};
 use crate::lock::{self, Lock};
 use crate::maintenance::Maintenance;
 use crate::parent::{self, Running};
-use crate::{Error, Options, frame, session, socket_path};
+use crate::session::{self, Session};
+use crate::{Error, Options, frame, socket_path};
 use padding::Padding;
 
 /// A client that idles inside a transaction while others wait loses it after this.
@@ -70,7 +71,7 @@ fn start(options: &Options) -> Result<Server, Error> {
         }
         _ => {}
     }
-    let engine = open(options)?;
+    let session = open(options)?;
     let listener = bind(&socket).map_err(io("bind the socket in"))?;
     let (leave, left) = UnixStream::pair().map_err(io("make a pipe for"))?;
     let running = Running::new();
@@ -87,7 +88,7 @@ fn start(options: &Options) -> Result<Server, Error> {
             std::process::exit(0);
         }
     });
-    Server::new(engine, listener, running, left, lock, closing)
+    Server::new(options.clone(), session, listener, running, left, lock, closing)
 }
 
 /// Who ends a service signals all its processes: the node answers what is under way first, and needs the engine for it. The end of
@@ -110,12 +111,12 @@ fn clear(folder: &std::path::Path) -> std::io::Result<()> {
 }
 
 /// Opens the cluster; PostgreSQL recovers from its log where it has to.
-fn open(options: &Options) -> Result<Oliphaunt, Error> {
+fn open(options: &Options) -> Result<Session, Error> {
     let mut padding = Padding::default();
     loop {
         match open_once(options) {
             Err(Error::Open(cause)) if padding.helps(&options.data, &cause) => {}
-            opened => return opened,
+            opened => return opened.map(Session::new),
         }
     }
 }
@@ -135,6 +136,7 @@ fn open_once(options: &Options) -> Result<Oliphaunt, Error> {
         .startup_guc("max_wal_senders", "0")
         .startup_guc("max_replication_slots", "0")
         .startup_guc("wal_buffers", "512kB")
+        .startup_guc("max_stack_depth", session::STACK_DEPTH)
         // Plans have a number by which they are found again.
         .startup_guc("compute_query_id", "on")
         .open()
@@ -156,7 +158,8 @@ fn bind(socket: &std::path::Path) -> std::io::Result<UnixListener> {
 }
 
 struct Server {
-    engine: Oliphaunt,
+    options: Options,
+    session: Session,
     listener: UnixListener,
     running: Running,
     /// Ends when the parent has gone.
@@ -180,16 +183,18 @@ struct Server {
 
 impl Server {
     fn new(
-        mut engine: Oliphaunt,
+        options: Options,
+        mut session: Session,
         listener: UnixListener,
         running: Running,
         left: UnixStream,
         lock: Lock,
         closing: Arc<AtomicBool>,
     ) -> Result<Self, Error> {
-        let parameters = parameters(&mut engine)?;
+        let parameters = parameters(&mut session)?;
         Ok(Self {
-            engine,
+            options,
+            session,
             listener,
             running,
             left,
@@ -213,7 +218,7 @@ impl Server {
             if self.leaving {
                 self.closing.store(true, Ordering::Relaxed);
                 self.lock.leave();
-                return self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()));
+                return self.session.close();
             }
             self.accept();
             // Whoever has gone, or is sent away, may have kept others waiting whose turns have been read already: so this comes
@@ -224,11 +229,12 @@ impl Server {
                 if self.leaving || !self.one_turn()? {
                     break;
                 }
+                self.renew_worn()?;
                 self.read_ready();
             }
             if self.owner.is_none() && self.maintenance.due(self.turns).is_some_and(|due| due <= Instant::now()) {
                 self.switch(None)?;
-                self.maintenance.run(&mut self.engine, self.turns)?;
+                self.maintenance.run(&mut self.session, self.turns)?;
             }
         }
     }
@@ -336,14 +342,35 @@ impl Server {
         if let Some(leaving) = self.clients.iter_mut().find(|other| Some(other.id) == self.current)
             && !leaving.is_node
         {
-            session::take(&mut self.engine, &mut leaving.saved)?;
+            self.session.take(&mut leaving.saved)?;
         }
         if let Some(coming) = self.clients.iter().find(|other| Some(other.id) == client)
             && !coming.is_node
         {
-            session::give(&mut self.engine, &coming.saved)?;
+            self.session.give(&coming.saved)?;
         }
         self.current = client;
+        Ok(())
+    }
+
+    /// Opens the database anew where errors have used up the stack of the one session. Nobody is in a transaction then, what is asked
+    /// meanwhile waits, and what clients have prepared and listen to is there again.
+    fn renew_worn(&mut self) -> Result<(), Error> {
+        if self.owner.is_some() || !self.session.has_failed() {
+            return Ok(());
+        }
+        self.switch(None)?;
+        if !self.session.is_worn()? {
+            return Ok(());
+        }
+        self.session.close()?;
+        self.session = open(&self.options)?;
+        for client in &self.clients {
+            self.session.prepare(&client.prepared)?;
+            for channel in &client.channels {
+                self.session.sql(&format!("LISTEN {}", session::quoted(channel, '"')))?;
+            }
+        }
         Ok(())
     }
 
@@ -354,18 +381,18 @@ impl Server {
             if self.owner == Some(id) {
                 let mut end = Vec::new();
                 frame::push(&mut end, b'S', b"");
-                session::run(&mut self.engine, &end)?;
-                session::sql(&mut self.engine, "ROLLBACK")?;
+                self.session.run(&end)?;
+                self.session.sql("ROLLBACK")?;
                 self.owner = None;
             }
             if self.current == Some(id) {
                 self.switch(None)?;
             }
             let client = self.clients.swap_remove(index);
-            session::forget(&mut self.engine, &client.prepared)?;
+            self.session.forget(&client.prepared)?;
             for channel in &client.channels {
                 if !self.clients.iter().any(|other| other.channels.contains(channel)) {
-                    session::sql(&mut self.engine, &format!("UNLISTEN {}", session::quoted(channel, '"')))?;
+                    self.session.sql(&format!("UNLISTEN {}", session::quoted(channel, '"')))?;
                 }
             }
         }
@@ -389,7 +416,7 @@ impl Server {
 }
 
 /// The ParameterStatus messages that a client gets at its start.
-fn parameters(engine: &mut Oliphaunt) -> Result<Vec<u8>, Error> {
+fn parameters(session: &mut Session) -> Result<Vec<u8>, Error> {
     let names = [
         "server_version",
         "server_encoding",
@@ -403,7 +430,7 @@ fn parameters(engine: &mut Oliphaunt) -> Result<Vec<u8>, Error> {
     ];
     let mut out = Vec::new();
     for name in names {
-        let found = frame::rows(&session::sql(engine, &format!("SHOW {name}"))?);
+        let found = frame::rows(&session.sql(&format!("SHOW {name}"))?);
         let value = found.into_iter().flatten().flatten().next().unwrap_or_default();
         frame::push(&mut out, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
     }

@@ -1,7 +1,11 @@
 //! The one session, lent to several clients: what each has `SET` is taken out after its turn and put
 //! back before the next; nothing of one is seen by another.
+//!
+//! Each error leaves a piece of the engine's stack behind, about a kilobyte and as much as there is where it was deep: the engine leaves
+//! PostgreSQL's main loop by an exception, and nobody tells the compiled code that its stack is free again. So whoever lends the session
+//! looks whether it `is_worn` when something has failed, and opens it anew.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use oliphaunt_wasix::Oliphaunt;
 
@@ -14,69 +18,131 @@ pub struct Saved {
     settings: Vec<(String, String)>,
 }
 
+/// Statements that a client has prepared: the names by which the engine knows them, and the messages that made them.
+pub type Prepared = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Not `RESET SESSION AUTHORIZATION`: a backend that nobody logged in to has nothing to go back to, and would stay who it was.
 const RESET: &str = "SET SESSION AUTHORIZATION postgres; RESET ALL; CLOSE ALL; \
     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/// Runs bytes in the engine; an error here means that it trapped.
-pub fn run(engine: &mut Oliphaunt, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    engine.exec_protocol_raw(bytes).map_err(|cause| Error::Trapped(cause.to_string()))
+/// How much of its stack PostgreSQL may use, of eight megabytes that there are.
+pub const STACK_DEPTH: &str = "6MB";
+/// It is refused where so much is taken that a statement would have less than the two megabytes that are usual.
+const PROBE: &str = "SET max_stack_depth = '4MB'; SELECT 1; RESET max_stack_depth";
+/// Errors until it is worth a look.
+const ERRORS: u32 = 16;
+/// PostgreSQL's code for a stack that is used up.
+const TOO_DEEP: &[u8] = b"C54001\0";
+
+pub struct Session {
+    engine: Oliphaunt,
+    /// Since the last look; `ERRORS` if there was one that is a reason by itself.
+    errors: u32,
 }
 
-/// Runs our own SQL.
-pub fn sql(engine: &mut Oliphaunt, text: &str) -> Result<Vec<u8>, Error> {
-    run(engine, &frame::query(text))
-}
+impl Session {
+    pub fn new(engine: Oliphaunt) -> Self {
+        Self { engine, errors: 0 }
+    }
 
-/// Takes the settings of the client whose turn ends, and makes the session as new.
-pub fn take(engine: &mut Oliphaunt, saved: &mut Saved) -> Result<(), Error> {
-    let found = sql(
-        engine,
-        "SELECT name, setting || coalesce(unit_suffix, '') FROM (\
-           SELECT name, setting, CASE WHEN unit IN ('ms', 's', 'min', 'kB', 'MB', 'B') THEN unit END AS unit_suffix \
-           FROM pg_catalog.pg_settings WHERE source = 'session') AS changed \
-         UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' \
-         UNION ALL SELECT 'session_authorization', session_user::text WHERE session_user <> 'postgres'",
-    )?;
-    // A role without rights to the catalog leaves nothing to save; the reset below still runs.
-    saved.settings = frame::rows(&found)
-        .into_iter()
-        .filter_map(|row| match <[Option<String>; 2]>::try_from(row) {
-            Ok([Some(name), Some(value)]) => Some((name, value)),
-            _ => None,
-        })
-        .collect();
-    let sql_prepared = frame::rows(&sql(engine, "SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")?);
-    let mut reset = RESET.to_owned();
-    for name in sql_prepared.into_iter().flatten().flatten() {
-        reset.push_str("; DEALLOCATE ");
-        reset.push_str(&quoted(&name, '"'));
+    /// Runs bytes in the engine; an error here means that it trapped.
+    pub fn run(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let answer = self.engine.exec_protocol_raw(bytes).map_err(|cause| Error::Trapped(cause.to_string()))?;
+        for error in frame::all(&answer).filter(|frame| frame.kind == b'E') {
+            let is_deep = error.body.windows(TOO_DEEP.len()).any(|field| field == TOO_DEEP);
+            self.errors = if is_deep { ERRORS } else { self.errors + 1 };
+        }
+        Ok(answer)
     }
-    for statement in reset.split("; ") {
-        sql(engine, statement)?;
-    }
-    Ok(())
-}
 
-/// Puts a client's settings back.
-pub fn give(engine: &mut Oliphaunt, saved: &Saved) -> Result<(), Error> {
-    let (identity, plain): (Vec<_>, Vec<_>) =
-        saved.settings.iter().partition(|(name, _)| name == "role" || name == "session_authorization");
-    let authorization = identity.iter().filter(|(name, _)| name == "session_authorization");
-    let role = identity.iter().filter(|(name, _)| name == "role");
-    for (name, value) in plain.into_iter().chain(authorization.copied()).chain(role.copied()) {
-        let text = format!("SELECT pg_catalog.set_config({}, {}, false)", quoted(name, '\''), quoted(value, '\''));
-        sql(engine, &text)?;
+    /// Runs our own SQL.
+    pub fn sql(&mut self, text: &str) -> Result<Vec<u8>, Error> {
+        self.run(&frame::query(text))
     }
-    Ok(())
-}
 
-/// Drops the prepared statements of a client that has left.
-pub fn forget(engine: &mut Oliphaunt, prepared: &BTreeSet<Vec<u8>>) -> Result<(), Error> {
-    for name in prepared {
-        sql(engine, &format!("DEALLOCATE {}", quoted(&String::from_utf8_lossy(name), '"')))?;
+    /// Whether so much has failed that `is_worn` should be asked.
+    pub fn has_failed(&self) -> bool {
+        self.errors >= ERRORS
     }
-    Ok(())
+
+    /// Whether errors have left so little of the stack that it should be opened anew. Nobody's settings may be in the session.
+    pub fn is_worn(&mut self) -> Result<bool, Error> {
+        let is_worn = frame::error(&self.sql(PROBE)?).is_some();
+        self.errors = 0;
+        Ok(is_worn)
+    }
+
+    /// Writes what is in memory to the disk, and ends the session.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()))
+    }
+
+    /// Takes the settings of the client whose turn ends, and makes the session as new.
+    pub fn take(&mut self, saved: &mut Saved) -> Result<(), Error> {
+        let found = self.sql(
+            "SELECT name, setting || coalesce(unit_suffix, '') FROM (\
+               SELECT name, setting, CASE WHEN unit IN ('ms', 's', 'min', 'kB', 'MB', 'B') THEN unit END AS unit_suffix \
+               FROM pg_catalog.pg_settings WHERE source = 'session') AS changed \
+             UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' \
+             UNION ALL SELECT 'session_authorization', session_user::text WHERE session_user <> 'postgres'",
+        )?;
+        // A role without rights to the catalog leaves nothing to save; the reset below still runs.
+        saved.settings = frame::rows(&found)
+            .into_iter()
+            .filter_map(|row| match <[Option<String>; 2]>::try_from(row) {
+                Ok([Some(name), Some(value)]) => Some((name, value)),
+                _ => None,
+            })
+            .collect();
+        let sql_prepared = frame::rows(&self.sql("SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")?);
+        let mut reset = RESET.to_owned();
+        for name in sql_prepared.into_iter().flatten().flatten() {
+            reset.push_str("; DEALLOCATE ");
+            reset.push_str(&quoted(&name, '"'));
+        }
+        for statement in reset.split("; ") {
+            self.sql(statement)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a client's settings back.
+    pub fn give(&mut self, saved: &Saved) -> Result<(), Error> {
+        let (identity, plain): (Vec<_>, Vec<_>) =
+            saved.settings.iter().partition(|(name, _)| name == "role" || name == "session_authorization");
+        let authorization = identity.iter().filter(|(name, _)| name == "session_authorization");
+        let role = identity.iter().filter(|(name, _)| name == "role");
+        for (name, value) in plain.into_iter().chain(authorization.copied()).chain(role.copied()) {
+            let text = format!("SELECT pg_catalog.set_config({}, {}, false)", quoted(name, '\''), quoted(value, '\''));
+            self.sql(&text)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the prepared statements of a client that has left; those that were refused are not there.
+    pub fn forget(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        for name in prepared.keys() {
+            frame::push(&mut messages, b'C', &[b"S", name.as_slice(), b"\0"].concat());
+        }
+        self.synchronise(messages)
+    }
+
+    /// Prepares a client's statements again. What cannot be prepared any more its client is told when it comes with it.
+    pub fn prepare(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        for message in prepared.values() {
+            self.synchronise(message.clone())?;
+        }
+        Ok(())
+    }
+
+    fn synchronise(&mut self, mut messages: Vec<u8>) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        frame::push(&mut messages, b'S', b"");
+        self.run(&messages).map(drop)
+    }
 }
 
 /// An identifier (`"`) or a literal (`'`); the server has `standard_conforming_strings` on.

@@ -5,9 +5,8 @@
 //! CopyFail follows whatever might start a COPY: the engine would trap if it ran out of input there,
 //! and outside a COPY the protocol says that CopyFail is ignored.
 
-use std::collections::BTreeSet;
-
 use crate::frame::{self, Frame, TooLong};
+use crate::session::Prepared;
 
 /// Length of the first turn in the bytes; `None` when its end has not arrived.
 pub fn length(input: &[u8]) -> Result<Option<usize>, TooLong> {
@@ -47,22 +46,17 @@ pub fn is_copy_in(turn: &[u8]) -> bool {
     words.windows(2).any(|pair| pair[0] == "from" && pair[1].trim_end_matches('\0') == "stdin")
 }
 
-/// Rewrites another driver's turn; keeps book of its statement names.
-pub fn rewrite(turn: &[u8], prefix: &str, prepared: &mut BTreeSet<Vec<u8>>) -> Vec<u8> {
+/// Rewrites another driver's turn.
+pub fn rewrite(turn: &[u8], prefix: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(turn.len() + 64);
     for frame in frame::all(turn) {
         match frame.kind {
-            b'P' => named(&mut out, frame, 0, prefix, |name| {
-                prepared.insert(name);
-            }),
+            b'P' => named(&mut out, frame, 0, prefix),
             b'B' => {
                 let portal = frame::cstr(frame.body).map_or(0, |(portal, _)| portal.len() + 1);
-                named(&mut out, frame, portal, prefix, |_| {});
+                named(&mut out, frame, portal, prefix);
             }
-            b'D' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix, |_| {}),
-            b'C' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix, |name| {
-                prepared.remove(&name);
-            }),
+            b'D' | b'C' if frame.body.first() == Some(&b'S') => named(&mut out, frame, 1, prefix),
             b'Q' | b'E' => {
                 out.extend_from_slice(frame.whole);
                 frame::push(&mut out, b'f', b"COPY FROM STDIN must be the only statement of its query\0");
@@ -74,14 +68,33 @@ pub fn rewrite(turn: &[u8], prefix: &str, prepared: &mut BTreeSet<Vec<u8>>) -> V
 }
 
 /// Copies a frame with the prefix put before the statement name at `at`; the unnamed statement stays so.
-fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str, note: impl FnOnce(Vec<u8>)) {
+fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str) {
     match frame.body.get(at..).and_then(frame::cstr) {
         Some((name, rest)) if !name.is_empty() => {
-            let full = [prefix.as_bytes(), name].concat();
-            frame::push(out, frame.kind, &[&frame.body[..at], &full, b"\0", rest].concat());
-            note(full);
+            let body = [&frame.body[..at], prefix.as_bytes(), name, b"\0", rest].concat();
+            frame::push(out, frame.kind, &body);
         }
         _ => out.extend_from_slice(frame.whole),
+    }
+}
+
+/// Keeps book of the statements that a turn, as the engine gets it, prepares and closes.
+pub fn note(turn: &[u8], prepared: &mut Prepared) {
+    for frame in frame::all(turn) {
+        match (frame.kind, frame.body) {
+            (b'P', body) => match frame::cstr(body) {
+                Some((name, _)) if !name.is_empty() => {
+                    prepared.insert(name.to_vec(), frame.whole.to_vec());
+                }
+                _ => {}
+            },
+            (b'C', [b'S', body @ ..]) => {
+                if let Some((name, _)) = frame::cstr(body) {
+                    prepared.remove(name);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -121,13 +134,21 @@ mod tests {
 
     #[test]
     fn statement_names_are_kept_apart() {
-        let mut prepared = BTreeSet::new();
         let turn = [frame(b'P', b"s1\0select 1\0\0\0"), frame(b'B', b"p\0s1\0\0\0\0\0\0\0")].concat();
-        let rewritten = rewrite(&turn, "c7_", &mut prepared);
+        let rewritten = rewrite(&turn, "c7_");
         let bodies: Vec<_> = frame::all(&rewritten).map(|frame| frame.body.to_vec()).collect();
         assert_eq!(bodies[0], b"c7_s1\0select 1\0\0\0");
         assert_eq!(bodies[1], b"p\0c7_s1\0\0\0\0\0\0\0");
-        assert!(prepared.contains(&b"c7_s1"[..]));
+    }
+
+    #[test]
+    fn what_is_prepared_is_noted_until_it_is_closed() {
+        let mut prepared = Prepared::new();
+        let parse = frame(b'P', b"s1\0select 1\0\0\0");
+        note(&[parse.clone(), frame(b'P', b"\0select 2\0\0\0"), frame(b'C', b"Ps1\0")].concat(), &mut prepared);
+        assert_eq!(prepared.iter().collect::<Vec<_>>(), [(&b"s1".to_vec(), &parse)]);
+        note(&frame(b'C', b"Ss1\0"), &mut prepared);
+        assert!(prepared.is_empty());
     }
 
     proptest! {
@@ -147,9 +168,10 @@ mod tests {
                 prop_assert!(length <= input.len());
                 let turn = &input[..length];
                 let _ = is_copy_in(turn);
+                note(turn, &mut Prepared::new());
                 let kinds = |bytes: &[u8]| -> Vec<u8> { frame::all(bytes).map(|frame| frame.kind).filter(|kind| *kind != b'f').collect() };
                 if length <= whole {
-                    prop_assert_eq!(kinds(&rewrite(turn, "c1_", &mut BTreeSet::new())), kinds(turn));
+                    prop_assert_eq!(kinds(&rewrite(turn, "c1_")), kinds(turn));
                 }
             }
         }

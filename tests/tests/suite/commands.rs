@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ntier_tests::node::{self, Node, run, run_in};
@@ -297,4 +298,42 @@ fn psql_shares_the_embedded_database() {
     assert_eq!(answer.json(), json!([{"rating": 8.3}]), "its changes are gone with it");
     drop(input);
     idle.wait().unwrap();
+}
+
+/// Each error leaves a piece of the engine's stack behind. The engine is made anew before that is used up, and those who are connected
+/// lose nothing by it.
+#[test]
+fn errors_do_not_wear_the_embedded_database_out() {
+    let world = World::start(Backend::Embedded);
+    let engine = world.node.engine();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("wrong.sql");
+    // So deep that six hundred use the stack up more than once.
+    let wrong = format!("select {}nosuch{};\n", "(select ".repeat(60), ")".repeat(60));
+    let begin = "set work_mem to '3MB'; set role anon; listen news;\n";
+    let end = "show work_mem; select current_user; notify news;";
+    std::fs::write(&script, [begin, &wrong.repeat(600), end].concat()).unwrap();
+    let mut psql = Command::new("psql");
+    psql.args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"]);
+    psql.args(["-v", "VERBOSITY=terse", "-f"]).arg(&script);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let wrong = scope.spawn(|| {
+            let output = psql.output().unwrap();
+            is_over.store(true, Ordering::SeqCst);
+            output
+        });
+        while !is_over.load(Ordering::SeqCst) {
+            let answer = world.get("/films?select=id&id=eq.1");
+            assert_eq!((answer.status, answer.json()), (200, json!([{"id": 1}])), "others do not notice");
+        }
+        let output = wrong.join().unwrap();
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let mut lines = said.lines();
+        assert_eq!((lines.next(), lines.next()), (Some("3MB"), Some("anon")), "{told}");
+        assert!(lines.next().is_some_and(|line| line.contains("notification \"news\"")), "{said}");
+        let expected = |line: &&str| line.contains("column \"nosuch\" does not exist");
+        assert_eq!((told.lines().filter(expected).count(), told.lines().count()), (600, 600), "{told}");
+    });
+    assert_eq!(world.node.engine(), engine, "it is the same process");
 }

@@ -45,7 +45,7 @@ impl Server {
         self.switch(Some(id))?;
         if user != "postgres" {
             let set = format!("SET SESSION AUTHORIZATION {}", session::quoted(&user, '"'));
-            if let Some(message) = frame::error(&session::sql(&mut self.engine, &set)?) {
+            if let Some(message) = frame::error(&self.session.sql(&set)?) {
                 self.refuse(index, "28000", &message);
                 return Ok(true);
             }

@@ -21,19 +21,17 @@ impl Server {
             client.gone = true;
             return Ok(true);
         }
-        if client.is_node {
-            let turn: Vec<u8> = client.input.drain(..length).collect();
-            return self.run_turn(index, &turn, false);
-        }
-        if turn::is_copy_in(&client.input[..length]) {
+        if !client.is_node && turn::is_copy_in(&client.input[..length]) {
             // The engine wants the rows together with the statement, so they are collected first.
             client.send(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
             client.phase = Phase::Copying;
             return Ok(true);
         }
-        let turn: Vec<u8> = client.input.drain(..length).collect();
-        let prefix = format!("c{}_", client.id);
-        let turn = turn::rewrite(&turn, &prefix, &mut client.prepared);
+        let mut turn: Vec<u8> = client.input.drain(..length).collect();
+        if !client.is_node {
+            turn = turn::rewrite(&turn, &format!("c{}_", client.id));
+        }
+        turn::note(&turn, &mut client.prepared);
         self.run_turn(index, &turn, false)
     }
 
@@ -58,7 +56,7 @@ impl Server {
         let id = self.clients[index].id;
         self.switch(Some(id))?;
         self.running.begin(id);
-        let response = session::run(&mut self.engine, turn)?;
+        let response = self.session.run(turn)?;
         self.running.end();
         self.turns += 1;
         self.clients[index].last_turn = Instant::now();
@@ -112,7 +110,7 @@ impl Server {
 
     /// After LISTEN or UNLISTEN: whose channels are they, and which must be listened to again.
     fn note_channels(&mut self, index: usize) -> Result<(), Error> {
-        let found = session::sql(&mut self.engine, "SELECT pg_catalog.pg_listening_channels()")?;
+        let found = self.session.sql("SELECT pg_catalog.pg_listening_channels()")?;
         let now: std::collections::BTreeSet<String> = frame::rows(&found).into_iter().flatten().flatten().collect();
         let others: std::collections::BTreeSet<String> = self
             .clients
@@ -125,7 +123,7 @@ impl Server {
         client.channels.retain(|channel| now.contains(channel));
         client.channels.extend(now.difference(&others).cloned());
         for lost in others.difference(&now) {
-            session::sql(&mut self.engine, &format!("LISTEN {}", session::quoted(lost, '"')))?;
+            self.session.sql(&format!("LISTEN {}", session::quoted(lost, '"')))?;
         }
         Ok(())
     }
