@@ -353,11 +353,18 @@ impl Server {
         Ok(())
     }
 
-    /// Opens the database anew where errors have used up the stack of the one session. Nobody is in a transaction then, what is asked
-    /// meanwhile waits, and what clients have prepared and listen to is there again.
+    /// Opens the database anew where errors have used up the stack of the one session: what is asked meanwhile waits, and what clients
+    /// have prepared and listen to is there again. Whoever is in a transaction is waited for, but not for ever.
     fn renew_worn(&mut self) -> Result<(), Error> {
-        if self.owner.is_some() || !self.session.has_failed() {
+        if !self.session.has_failed() {
             return Ok(());
+        }
+        if let Some(index) = self.owning() {
+            if !self.session.has_failed_too_often() {
+                return Ok(());
+            }
+            self.refuse(index, "54000", "terminating connection due to too many errors in one transaction");
+            self.bury()?;
         }
         self.switch(None)?;
         if !self.session.is_worn()? {
@@ -399,11 +406,14 @@ impl Server {
         Ok(())
     }
 
+    /// Who is in a transaction, or between Flush and Sync.
+    fn owning(&self) -> Option<usize> {
+        let owner = self.owner?;
+        self.clients.iter().position(|client| client.id == owner)
+    }
+
     fn evict_idle_owner(&mut self) -> Result<(), Error> {
-        let Some(owner) = self.owner else {
-            return Ok(());
-        };
-        let Some(index) = self.clients.iter().position(|client| client.id == owner) else {
+        let Some(index) = self.owning() else {
             return Ok(());
         };
         let idle = self.clients[index].last_turn.elapsed() >= IDLE_IN_TRANSACTION;

@@ -31,12 +31,14 @@ pub const STACK_DEPTH: &str = "6MB";
 const PROBE: &str = "SET max_stack_depth = '4MB'; SELECT 1; RESET max_stack_depth";
 /// Errors until it is worth a look.
 const ERRORS: u32 = 16;
+/// Errors that are borne where nobody can look: within a transaction. At the last look there was as much left as they take.
+const MOST_ERRORS: u32 = 2000;
 /// PostgreSQL's code for a stack that is used up.
 const TOO_DEEP: &[u8] = b"C54001\0";
 
 pub struct Session {
     engine: Oliphaunt,
-    /// Since the last look; `ERRORS` if there was one that is a reason by itself.
+    /// Since the last look; as many as are borne, if there was one that is a reason by itself.
     errors: u32,
 }
 
@@ -50,7 +52,7 @@ impl Session {
         let answer = self.engine.exec_protocol_raw(bytes).map_err(|cause| Error::Trapped(cause.to_string()))?;
         for error in frame::all(&answer).filter(|frame| frame.kind == b'E') {
             let is_deep = error.body.windows(TOO_DEEP.len()).any(|field| field == TOO_DEEP);
-            self.errors = if is_deep { ERRORS } else { self.errors + 1 };
+            self.errors = if is_deep { MOST_ERRORS } else { self.errors + 1 };
         }
         Ok(answer)
     }
@@ -63,6 +65,11 @@ impl Session {
     /// Whether so much has failed that `is_worn` should be asked.
     pub fn has_failed(&self) -> bool {
         self.errors >= ERRORS
+    }
+
+    /// Whether so much has failed that a transaction cannot be waited for.
+    pub fn has_failed_too_often(&self) -> bool {
+        self.errors >= MOST_ERRORS
     }
 
     /// Whether errors have left so little of the stack that it should be opened anew. Nobody's settings may be in the session.

@@ -335,5 +335,13 @@ fn errors_do_not_wear_the_embedded_database_out() {
         let expected = |line: &&str| line.contains("column \"nosuch\" does not exist");
         assert_eq!((told.lines().filter(expected).count(), told.lines().count()), (600, 600), "{told}");
     });
+    // Nothing can be made anew within a transaction: one that fails on and on is ended.
+    let begin = "begin; insert into films (title, year) values ('X', 2000); select nosuch;\n";
+    std::fs::write(&script, [begin, &"select 1;\n".repeat(20_000)].concat()).unwrap();
+    let output = psql.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("too many errors in one transaction"), "{told}");
+    assert!(told.lines().count() < 2100, "{told}");
+    assert_eq!(world.get("/films?title=eq.X").json(), json!([]));
     assert_eq!(world.node.engine(), engine, "it is the same process");
 }
