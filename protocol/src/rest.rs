@@ -6,6 +6,7 @@ mod cursor;
 pub mod error;
 mod filter;
 mod media;
+mod nesting;
 pub mod parse;
 mod payload;
 mod prefer;

@@ -3,6 +3,7 @@
 //! Source: PostgREST documentation, "Errors", group 1. Retired codes are never used again: 104, 109, 110, 113, 119.
 
 use super::cursor::Fault;
+use super::nesting;
 
 /// A refusal of the parser: facts, and from them PostgREST's code, status and words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum Error {
     /// PGRST100 in our own words: bytes that are not UTF-8 once decoded.
     #[error("invalid encoding in the {0}")]
     Encoding(&'static str),
+    /// PGRST100 in our own words: more brackets than PostgreSQL's stack may bear.
+    #[error("deep nesting in the query string")]
+    Nesting,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +47,7 @@ impl Error {
     /// The code in the body.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Syntax { .. } | Self::Encoding(_) => "PGRST100",
+            Self::Syntax { .. } | Self::Encoding(_) | Self::Nesting => "PGRST100",
             Self::FunctionMethod(_) => "PGRST101",
             Self::Body(_) => "PGRST102",
             Self::Range(_) => "PGRST103",
@@ -56,7 +60,7 @@ impl Error {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Syntax { .. } | Self::Encoding(_) | Self::Body(_) | Self::PutLimit => 400,
+            Self::Syntax { .. } | Self::Encoding(_) | Self::Nesting | Self::Body(_) | Self::PutLimit => 400,
             Self::FunctionMethod(_) | Self::Method(_) => 405,
             Self::Range(_) => 416,
             Self::Path => 404,
@@ -75,6 +79,7 @@ impl Error {
             Self::Method(method) => format!("Unsupported HTTP method: {method}"),
             Self::Path => "Invalid path specified in request URL".into(),
             Self::Encoding(place) => format!("Invalid encoding in the {place}"),
+            Self::Nesting => format!("The query string is nested deeper than {}", nesting::MOST),
         }
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
+use super::nesting;
 use super::query;
 use super::request::{MediaType, Payload};
 
@@ -30,6 +31,9 @@ pub fn payload(
 }
 
 fn json(bytes: Vec<u8>, columns: Option<&[String]>, is_call: bool) -> Result<Payload, Error> {
+    if nesting::is_deep_json(&bytes) {
+        return Err(Error::Body(format!("JSON is nested deeper than {}", nesting::MOST)));
+    }
     if let Some(columns) = columns {
         let is_array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
         return Ok(Payload::Json { bytes, keys: columns.to_vec(), is_array });

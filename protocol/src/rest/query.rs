@@ -10,6 +10,7 @@ use percent_encoding::percent_decode;
 use super::cursor::{Cursor, Failed, Parsed};
 use super::error::{Error, RangeFault};
 use super::filter;
+use super::nesting;
 use super::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range};
 use super::select;
 
@@ -100,13 +101,13 @@ impl<'a> Sorted<'a> {
 
 /// The parameters, decoded; `+` is a blank. A key without `=` has no value.
 fn pairs(raw: &str) -> Result<Vec<(String, Option<String>)>, Error> {
-    raw.split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) => Ok((decode(key)?, Some(decode(value)?))),
-            None => Ok((decode(pair)?, None)),
-        })
-        .collect()
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((key, value)) => Ok((decode(key)?, Some(decode(value)?))),
+        None => Ok((decode(pair)?, None)),
+    };
+    let pairs: Vec<_> = raw.split('&').filter(|text| !text.is_empty()).map(pair).collect::<Result<_, _>>()?;
+    let is_deep = pairs.iter().filter_map(|(_, value)| value.as_deref()).any(nesting::is_deep);
+    if is_deep { Err(Error::Nesting) } else { Ok(pairs) }
 }
 
 /// Undoes percent encoding and `+`.
