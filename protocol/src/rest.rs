@@ -6,7 +6,6 @@ mod cursor;
 pub mod error;
 mod filter;
 mod media;
-mod nesting;
 pub mod parse;
 mod payload;
 mod prefer;

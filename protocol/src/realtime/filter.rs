@@ -6,6 +6,7 @@
 mod list;
 pub mod verdict;
 
+use crate::nesting;
 use crate::realtime::inspect;
 use crate::realtime::limits::IN_VALUES;
 
@@ -89,6 +90,8 @@ pub enum Fault {
     Empty,
     #[error("`in` filter value must be wrapped by parentheses")]
     NoParentheses,
+    #[error("filter must not be nested deeper than {}", nesting::MOST)]
+    Nested,
     /// The parts that were there.
     #[error("{}", inspect::list(.0.iter().map(|part| inspect::string(part))))]
     Unreadable(Vec<String>),
@@ -183,6 +186,9 @@ fn segment(text: &str) -> Result<Filter, Fault> {
     if text.is_empty() {
         return Err(Fault::Empty);
     }
+    if nesting::is_deep(text) {
+        return Err(Fault::Nested);
+    }
     let (column, rest) = text.split_once('=').ok_or_else(|| unreadable(&[text]))?;
     let (negated, rest) = rest.strip_prefix("not.").map_or((false, rest), |rest| (true, rest));
     let (name, value) = rest.split_once('.').ok_or_else(|| unreadable(&[rest]))?;
@@ -221,6 +227,14 @@ mod tests {
             Ok(filters) => filters.iter().map(Filter::described).collect::<Vec<_>>().join(" "),
             Err(fault) => fault.to_string(),
         }
+    }
+
+    #[test]
+    fn filters_that_are_nested_too_deeply_are_refused() {
+        let nested = |depth: usize| format!("name=match.{}a{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(read(&nested(nesting::MOST)).is_ok());
+        assert_eq!(said(&nested(nesting::MOST + 1)), "filter must not be nested deeper than 1000");
+        assert_eq!(read(&format!("details=eq.{}", "[".repeat(100_000))), Err(Fault::Nested));
     }
 
     /// realtime's own cases, and some at the edges.

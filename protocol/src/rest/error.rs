@@ -3,7 +3,7 @@
 //! Source: PostgREST documentation, "Errors", group 1. Retired codes are never used again: 104, 109, 110, 113, 119.
 
 use super::cursor::Fault;
-use super::nesting;
+use crate::nesting;
 
 /// A refusal of the parser: facts, and from them PostgREST's code, status and words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

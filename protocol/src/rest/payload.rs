@@ -8,9 +8,9 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::Error;
-use super::nesting;
 use super::query;
 use super::request::{MediaType, Payload};
+use crate::nesting;
 
 /// Reads a body. `columns` says which keys count, so that the body need not be looked at.
 pub fn payload(

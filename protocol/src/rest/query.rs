@@ -10,9 +10,9 @@ use percent_encoding::percent_decode;
 use super::cursor::{Cursor, Failed, Parsed};
 use super::error::{Error, RangeFault};
 use super::filter;
-use super::nesting;
 use super::request::{EmbedPath, Filter, LogicTree, OrderTerm, Query, Range};
 use super::select;
+use crate::nesting;
 
 /// What values without an operator are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
