@@ -30,15 +30,15 @@ pub fn is_deep_json(bytes: &[u8]) -> bool {
 /// Whether a parameter has, which may be a regular expression or a search.
 pub fn is_deep(text: &str) -> bool {
     let mut open = 0_usize;
-    let mut is_too_much = |byte| {
-        match byte {
-            b'(' | b'[' | b'{' => open += 1,
-            b')' | b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-        open > MOST
-    };
-    text.len() > MOST && text.bytes().any(&mut is_too_much)
+    text.len() > MOST
+        && text.bytes().any(|byte| {
+            match byte {
+                b'(' | b'[' | b'{' => open += 1,
+                b')' | b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            open > MOST
+        })
 }
 
 #[cfg(test)]

@@ -101,21 +101,24 @@ impl<'a> Sorted<'a> {
 
 /// The parameters, decoded; `+` is a blank. A key without `=` has no value.
 fn pairs(raw: &str) -> Result<Vec<(String, Option<String>)>, Error> {
-    let pair = |pair: &str| match pair.split_once('=') {
-        Some((key, value)) => Ok((decode(key)?, Some(decode(value)?))),
-        None => Ok((decode(pair)?, None)),
-    };
-    let pairs: Vec<_> = raw.split('&').filter(|text| !text.is_empty()).map(pair).collect::<Result<_, _>>()?;
-    let is_deep = pairs.iter().filter_map(|(_, value)| value.as_deref()).any(nesting::is_deep);
-    if is_deep { Err(Error::Nesting) } else { Ok(pairs) }
+    raw.split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) => Ok((decode(key)?, Some(decode(value)?))),
+            None => Ok((decode(pair)?, None)),
+        })
+        .collect()
 }
 
-/// Undoes percent encoding and `+`.
+/// Undoes percent encoding and `+`, for what PostgreSQL may read.
 pub fn decode(text: &str) -> Result<String, Error> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode(spaced.as_bytes()).decode_utf8().map_err(|_| Error::Encoding("query string"))?;
     // PostgreSQL has no NUL in text.
-    if decoded.contains('\0') { Err(Error::Encoding("query string")) } else { Ok(decoded.into_owned()) }
+    if decoded.contains('\0') {
+        return Err(Error::Encoding("query string"));
+    }
+    if nesting::is_deep(&decoded) { Err(Error::Nesting) } else { Ok(decoded.into_owned()) }
 }
 
 /// Parameters sorted by key and encoded, for `Content-Location`.

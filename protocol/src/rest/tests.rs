@@ -204,6 +204,8 @@ fn hostile_depth_is_refused_without_a_stack_overflow() {
     assert_eq!(get("/t", &deep).unwrap_err().code(), "PGRST100");
     let deep = "[".repeat(1_000_000);
     assert_eq!(post("/t", "", &[], &deep).unwrap_err().code(), "PGRST102");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(post("/rpc/f", "", &form, &format!("a={deep}")).unwrap_err(), Error::Nesting);
 }
 
 #[test]
