@@ -375,7 +375,7 @@ impl Server {
         for client in &self.clients {
             self.session.prepare(&client.prepared)?;
             for channel in &client.channels {
-                self.session.sql(&format!("LISTEN {}", session::quoted(channel, '"')))?;
+                self.session.listen(channel)?;
             }
         }
         Ok(())
@@ -386,9 +386,7 @@ impl Server {
         while let Some(index) = self.clients.iter().position(|client| client.gone) {
             let id = self.clients[index].id;
             if self.owner == Some(id) {
-                let mut end = Vec::new();
-                frame::push(&mut end, b'S', b"");
-                self.session.run(&end)?;
+                self.session.synchronise(Vec::new())?;
                 self.session.sql("ROLLBACK")?;
                 self.owner = None;
             }

@@ -126,8 +126,15 @@ impl Session {
         Ok(())
     }
 
+    pub fn listen(&mut self, channel: &str) -> Result<(), Error> {
+        self.sql(&format!("LISTEN {}", quoted(channel, '"'))).map(drop)
+    }
+
     /// Drops the prepared statements of a client that has left; those that were refused are not there.
     pub fn forget(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        if prepared.is_empty() {
+            return Ok(());
+        }
         let mut messages = Vec::new();
         for name in prepared.keys() {
             frame::push(&mut messages, b'C', &[b"S", name.as_slice(), b"\0"].concat());
@@ -143,10 +150,8 @@ impl Session {
         Ok(())
     }
 
-    fn synchronise(&mut self, mut messages: Vec<u8>) -> Result<(), Error> {
-        if messages.is_empty() {
-            return Ok(());
-        }
+    /// Runs messages up to a Sync.
+    pub fn synchronise(&mut self, mut messages: Vec<u8>) -> Result<(), Error> {
         frame::push(&mut messages, b'S', b"");
         self.run(&messages).map(drop)
     }

@@ -82,12 +82,13 @@ fn named(out: &mut Vec<u8>, frame: Frame<'_>, at: usize, prefix: &str) {
 pub fn note(turn: &[u8], prepared: &mut Prepared) {
     for frame in frame::all(turn) {
         match (frame.kind, frame.body) {
-            (b'P', body) => match frame::cstr(body) {
-                Some((name, _)) if !name.is_empty() => {
+            (b'P', body) => {
+                if let Some((name, _)) = frame::cstr(body)
+                    && !name.is_empty()
+                {
                     prepared.insert(name.to_vec(), frame.whole.to_vec());
                 }
-                _ => {}
-            },
+            }
             (b'C', [b'S', body @ ..]) => {
                 if let Some((name, _)) = frame::cstr(body) {
                     prepared.remove(name);

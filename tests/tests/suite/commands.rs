@@ -213,17 +213,19 @@ fn migrate_applies_what_is_pending(world: &mut World) {
     assert_eq!(recorded[1], json!({"version": "20270101000000", "name": "more"}));
 }
 
+/// On the socket of the embedded database.
+fn psql_of(world: &World, user: &str) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-Xq", "-h", &world.data().to_string_lossy(), "-U", user, "-d", "postgres"]);
+    command
+}
+
 /// Somebody leaves in the middle of a transaction: those who waited for it are served at once.
 #[test]
 fn nobody_waits_for_a_client_that_has_gone() {
     let world = World::start(Backend::Embedded);
-    let mut psql = Command::new("psql")
-        .args(["-Xq", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut psql =
+        psql_of(&world, "postgres").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     psql.stdin.as_mut().unwrap().write_all(b"begin; select 1;\n").unwrap();
     let ask = |patience: Duration| {
         let agent = hasty_agent(patience);
@@ -244,11 +246,7 @@ fn nobody_waits_for_a_client_that_has_gone() {
 fn psql_shares_the_embedded_database() {
     let world = World::start(Backend::Embedded);
     let psql_as = |user: &str, sql: &str| {
-        let output = Command::new("psql")
-            .args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", user, "-d", "postgres"])
-            .args(["-v", "ON_ERROR_STOP=1", "-c", sql])
-            .output()
-            .unwrap();
+        let output = psql_of(&world, user).args(["-At", "-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     };
     let psql = |sql: &str| psql_as("postgres", sql);
@@ -258,12 +256,8 @@ fn psql_shares_the_embedded_database() {
     let who = "select session_user, current_user";
     assert_eq!(psql_as("authenticator", who), (true, "authenticator|authenticator".into()));
     assert_eq!(psql(who), (true, "postgres|postgres".into()), "nor of its user");
-    let mut reading = Command::new("psql")
-        .args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", "authenticator", "-d", "postgres"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut reading =
+        psql_of(&world, "authenticator").arg("-At").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut asked, mut answered) = (reading.stdin.take().unwrap(), reading.stdout.take().unwrap());
     for _ in 0..3 {
         asked.write_all(b"select session_user;\n").unwrap();
@@ -280,13 +274,8 @@ fn psql_shares_the_embedded_database() {
     assert!(psql("begin; insert into films (title, year) values ('X', 2000); rollback").0);
     assert_eq!(world.get("/films?title=eq.X").json(), json!([]));
     // A transaction that idles keeps the others waiting for a while only.
-    let mut idle = Command::new("psql")
-        .args(["-Xq", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut idle =
+        psql_of(&world, "postgres").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut input = idle.stdin.take().unwrap();
     input.write_all(b"begin; update films set rating = 1; select 'begun';\n").unwrap();
     let mut begun = String::new();
@@ -313,9 +302,8 @@ fn errors_do_not_wear_the_embedded_database_out() {
     let begin = "set work_mem to '3MB'; set role anon; listen news;\n";
     let end = "show work_mem; select current_user; notify news;";
     std::fs::write(&script, [begin, &wrong.repeat(600), end].concat()).unwrap();
-    let mut psql = Command::new("psql");
-    psql.args(["-XqAt", "-h", &world.data().to_string_lossy(), "-U", "postgres", "-d", "postgres"]);
-    psql.args(["-v", "VERBOSITY=terse", "-f"]).arg(&script);
+    let mut psql = psql_of(&world, "postgres");
+    psql.args(["-At", "-v", "VERBOSITY=terse", "-f"]).arg(&script);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let wrong = scope.spawn(|| {

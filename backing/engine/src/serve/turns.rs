@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Server;
 use crate::client::Phase;
-use crate::{Error, frame, session, turn};
+use crate::{Error, frame, turn};
 
 impl Server {
     pub(super) fn statement(&mut self, index: usize) -> Result<bool, Error> {
@@ -123,7 +123,7 @@ impl Server {
         client.channels.retain(|channel| now.contains(channel));
         client.channels.extend(now.difference(&others).cloned());
         for lost in others.difference(&now) {
-            self.session.sql(&format!("LISTEN {}", session::quoted(lost, '"')))?;
+            self.session.listen(lost)?;
         }
         Ok(())
     }
