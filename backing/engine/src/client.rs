@@ -26,6 +26,8 @@ pub struct Client {
     pub saved: Saved,
     pub prepared: Prepared,
     pub channels: BTreeSet<String>,
+    /// LISTEN or UNLISTEN has run in a transaction that goes on.
+    pub has_listened: bool,
     pub last_turn: Instant,
     pub gone: bool,
 }
@@ -52,6 +54,7 @@ impl Client {
             saved: Saved::default(),
             prepared: Prepared::new(),
             channels: BTreeSet::new(),
+            has_listened: false,
             last_turn: Instant::now(),
             gone: false,
         }

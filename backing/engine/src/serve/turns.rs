@@ -1,10 +1,13 @@
 //! A client's turn: what it sent up to the end of a transaction's step, run by the engine and answered.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Server;
 use crate::client::Phase;
-use crate::{Error, frame, turn};
+use crate::frame::{self, Frame};
+use crate::{Error, turn};
 
 impl Server {
     pub(super) fn statement(&mut self, index: usize) -> Result<bool, Error> {
@@ -59,60 +62,55 @@ impl Server {
         let response = self.session.run(turn)?;
         self.running.end();
         self.turns += 1;
-        self.clients[index].last_turn = Instant::now();
-        let seen = self.deliver(index, &response, was_copy);
-        self.owner = match seen.status {
-            Some(b'I') => None,
-            _ => Some(id),
-        };
-        if seen.listening {
-            self.note_channels(index)?;
-        }
-        Ok(true)
-    }
-
-    /// Sends the response to its client, and notifications to all who listen.
-    fn deliver(&mut self, index: usize, response: &[u8], was_copy: bool) -> Seen {
-        let mut seen = Seen::default();
-        let mut notifications = Vec::new();
-        let mut plain = true;
-        for frame in frame::all(response) {
+        let client = &mut self.clients[index];
+        client.last_turn = Instant::now();
+        let mut status = None;
+        for frame in frame::all(&response) {
             match frame.kind {
-                b'Z' => seen.status = frame.body.first().copied(),
-                b'A' => {
-                    notifications.push(frame.whole);
-                    plain = false;
-                }
-                b'G' if was_copy => plain = false,
-                b'C' if is_listen(frame.body) => seen.listening = true,
+                b'Z' => status = frame.body.first().copied(),
+                b'C' if is_listen(frame.body) => client.has_listened = true,
                 _ => {}
             }
         }
-        if plain {
-            self.clients[index].send(response);
-        } else {
-            let kept: Vec<u8> = frame::all(response)
-                .filter(|frame| frame.kind != b'A' && !(was_copy && frame.kind == b'G'))
-                .flat_map(|frame| frame.whole.iter().copied())
-                .collect();
-            self.clients[index].send(&kept);
+        self.owner = if status == Some(b'I') { None } else { Some(id) };
+        // What a transaction listens to counts from its end.
+        if self.owner.is_none() && std::mem::take(&mut client.has_listened) {
+            self.note_channels(index)?;
         }
-        for notification in notifications {
-            let channel = frame::cstr(&notification[9..]).map(|(name, _)| String::from_utf8_lossy(name));
-            for client in &mut self.clients {
-                if channel.as_ref().is_some_and(|channel| client.channels.contains(channel.as_ref())) {
-                    client.send(notification);
+        self.deliver(index, &response, was_copy);
+        Ok(true)
+    }
+
+    /// Sends the response to its client, and notifications to all who listen: to the client itself where they stand, before
+    /// ReadyForQuery, so that whoever ends after its last answer has got them.
+    fn deliver(&mut self, index: usize, response: &[u8], was_copy: bool) {
+        let is_extra = |frame: &Frame<'_>| frame.kind == b'A' || (was_copy && frame.kind == b'G');
+        if !frame::all(response).any(|frame| is_extra(&frame)) {
+            self.clients[index].send(response);
+            return;
+        }
+        let mut kept = Vec::with_capacity(response.len());
+        for frame in frame::all(response) {
+            if !is_extra(&frame) {
+                kept.extend_from_slice(frame.whole);
+            } else if let Some(channel) = channel(&frame) {
+                for (at, client) in self.clients.iter_mut().enumerate() {
+                    match client.channels.contains(channel.as_ref()) {
+                        true if at == index => kept.extend_from_slice(frame.whole),
+                        true => client.send(frame.whole),
+                        false => {}
+                    }
                 }
             }
         }
-        seen
+        self.clients[index].send(&kept);
     }
 
     /// After LISTEN or UNLISTEN: whose channels are they, and which must be listened to again.
     fn note_channels(&mut self, index: usize) -> Result<(), Error> {
         let found = self.session.sql("SELECT pg_catalog.pg_listening_channels()")?;
-        let now: std::collections::BTreeSet<String> = frame::rows(&found).into_iter().flatten().flatten().collect();
-        let others: std::collections::BTreeSet<String> = self
+        let now: BTreeSet<String> = frame::rows(&found).into_iter().flatten().flatten().collect();
+        let others: BTreeSet<String> = self
             .clients
             .iter()
             .enumerate()
@@ -129,11 +127,10 @@ impl Server {
     }
 }
 
-/// What a response told about the session.
-#[derive(Default)]
-struct Seen {
-    status: Option<u8>,
-    listening: bool,
+/// The channel, if it is a NotificationResponse.
+fn channel<'a>(frame: &Frame<'a>) -> Option<Cow<'a, str>> {
+    let (b'A', [_, _, _, _, rest @ ..]) = (frame.kind, frame.body) else { return None };
+    frame::cstr(rest).map(|(name, _)| String::from_utf8_lossy(name))
 }
 
 fn is_listen(tag: &[u8]) -> bool {
