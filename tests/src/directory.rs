@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// When it was not built; `cargo xtask test` does.
 pub fn program() -> PathBuf {
+    crate::report_at_once();
     let test = std::env::current_exe().expect("a test knows its own path");
     let program = test.ancestors().nth(2).expect("a test is in target/<profile>/deps").join("ntier");
     assert!(program.exists(), "{} is missing: cargo build -p ntier-cli", program.display());

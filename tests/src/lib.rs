@@ -24,12 +24,30 @@ pub mod websocket;
 pub mod wire;
 pub mod world;
 
+use std::io::Write;
+use std::sync::Once;
+
 pub use ask::{Answer, Ask, Who};
 pub use node::Node;
 pub use world::{Backend, World};
 
 /// Between two looks: whoever looks without a pause takes the processor from whom it waits for.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// From now on a test that fails says why at once, too: the summary stands at the end of all tests, and who waits for half an hour,
+/// or has half of a log, would not know before.
+pub fn report_at_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |fault| {
+            usual(fault);
+            let thread = std::thread::current();
+            // Unlike what is printed, this is not kept for the summary.
+            let _ = writeln!(std::io::stderr(), "{}: {fault}", thread.name().unwrap_or("a thread of a test"));
+        }));
+    });
+}
 
 /// Asks again until it is so.
 ///
