@@ -82,15 +82,24 @@ fn works(world: &World, over: &AtomicBool) -> (u32, Duration) {
     (requests, slowest)
 }
 
-/// What came back of each of so many attempts, and when.
-fn attempts(world: &World, count: u32, address: impl Fn(u32) -> String + Sync) -> Vec<(Duration, u16)> {
+struct Attempt {
+    status: u16,
+    /// Since the first of all began.
+    ended: Duration,
+    took: Duration,
+}
+
+/// What came of so many attempts.
+fn attempts(world: &World, count: u32, address: impl Fn(u32) -> String + Sync) -> Vec<Attempt> {
     let begun = Instant::now();
     let address = &address;
     let several = |worker: u32| {
         let numbers = (0..count).filter(move |number| number % 8 == worker);
         let attempt = |number| {
+            let before = begun.elapsed();
             let status = sign_in(world, &address(number), "victim@example.com", &format!("guess {number}")).status;
-            (begun.elapsed(), status)
+            let ended = begun.elapsed();
+            Attempt { status, ended, took: ended - before }
         };
         numbers.map(attempt).collect::<Vec<_>>()
     };
@@ -100,27 +109,34 @@ fn attempts(world: &World, count: u32, address: impl Fn(u32) -> String + Sync) -
     })
 }
 
-/// Passwords that were looked at, and when the last of them was.
-fn looked_at(attempts: &[(Duration, u16)]) -> (usize, Duration) {
-    assert!(attempts.iter().all(|(_, status)| [400, 403, 429].contains(status)), "{attempts:?}");
-    let tried = || attempts.iter().filter(|(_, status)| *status == 400);
-    (tried().count(), tried().map(|(at, _)| *at).max().unwrap_or_default())
+/// Those whose passwords were looked at.
+fn looked_at(attempts: &[Attempt]) -> Vec<&Attempt> {
+    let statuses: Vec<u16> = attempts.iter().map(|attempt| attempt.status).collect();
+    assert!(statuses.iter().all(|status| [400, 403, 429].contains(status)), "{statuses:?}");
+    let looked_at: Vec<_> = attempts.iter().filter(|attempt| attempt.status == 400).collect();
+    println!("{} were looked at, the last after {:?}", looked_at.len(), last(&looked_at));
+    looked_at
+}
+
+fn last(attempts: &[&Attempt]) -> Duration {
+    attempts.iter().map(|attempt| attempt.ended).max().unwrap_or_default()
 }
 
 fn one_address(world: &World) {
-    let (count, last) = looked_at(&attempts(world, 1000, |_| ATTACKER.to_owned()));
-    println!("{count} were looked at, the last after {last:?}");
-    // Eight were on their way when the address was banned.
-    assert!((10..=28).contains(&count) && last < SOON, "{count} {last:?}");
+    let attempts = attempts(world, 1000, |_| ATTACKER.to_owned());
+    let looked_at = looked_at(&attempts);
+    // Eight were on their way when the address was banned. A machine may be so slow that it takes longer to look at so many.
+    let slowest = looked_at.iter().map(|attempt| attempt.took).max().unwrap_or_default();
+    let (count, last) = (looked_at.len(), last(&looked_at));
+    assert!((10..=28).contains(&count) && last < SOON.max(slowest * 4), "{count} {last:?} {slowest:?}");
     assert_eq!(films(world, ATTACKER), 403);
 }
 
 fn fifty_addresses(world: &World) {
     let attempts = attempts(world, 1000, |number| format!("203.0.114.{}", number % 50));
-    let (count, last) = looked_at(&attempts);
-    println!("{count} were looked at, the last after {last:?}");
+    let count = looked_at(&attempts).len();
     // The account's bucket gives thirty, and one more in ten seconds.
-    let took = attempts.iter().map(|(at, _)| at.as_secs()).max().unwrap_or_default();
+    let took = attempts.iter().map(|attempt| attempt.ended.as_secs()).max().unwrap_or_default();
     assert!(count as u64 <= 31 + took / 10, "{count} in {took} s");
     assert_eq!(films(world, "203.0.115.1"), 200, "their neighbours are not concerned");
 }
