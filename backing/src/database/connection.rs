@@ -55,6 +55,8 @@ const SEARCH: usize = 64;
 const FLUSH: &str = "SELECT pg_catalog.pg_logical_emit_message(false, 'ntier', '', true)";
 /// How often the head's deadline is looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// A connection that is to end has nothing more to say when it has said nothing for so long.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// Something to run, and where its answer goes.
 #[derive(Debug)]
@@ -138,6 +140,8 @@ pub struct Begun {
     rows: Rows,
     refusal: Option<Refusal>,
     cancelled: bool,
+    /// The one before was to be cancelled, and was not.
+    is_after_cancelled: bool,
 }
 
 /// When what a transaction wrote is on the disk.
@@ -157,6 +161,8 @@ enum Disk {
 pub struct Ended {
     pub reason: Reason,
     pub begun: VecDeque<Begun>,
+    /// A part of the first one's answer has come.
+    pub is_head_answered: bool,
     /// What has committed, and perhaps not to the disk.
     pub unflushed: Vec<Work>,
     /// What was never written.
@@ -276,23 +282,27 @@ impl Connection {
                         },
                         Err(cause) => {
                             // What was answered before the end is still in the socket.
-                            let _ = self.drain().await;
+                            referee.end().await;
+                            let _ = self.drain(SILENCE).await;
                             break Reason::Lost(cause.to_string());
                         }
                     }
                 }
                 _ = tick.tick(), if busy => {
                     if let Some(reason) = self.look_at_head(referee).await {
-                        let _ = self.drain().await;
+                        // An engine is killed before the rest is read: what it did in between would not be known.
+                        referee.end().await;
+                        let _ = self.drain(SILENCE).await;
                         break reason;
                     }
                 }
             }
         };
         self.progress.idle();
+        let is_head_answered = !self.input.is_empty() || self.begun.front().is_some_and(Begun::has_answers);
         let begun = self.begun.into_iter().filter(|begun| begun.disk != Disk::Flush).collect();
         let unflushed = self.unflushed.into_iter().map(|(work, _)| work).collect();
-        Ended { reason, begun, unflushed, held: self.held }
+        Ended { reason, begun, is_head_answered, unflushed, held: self.held }
     }
 
     /// Writes what is to be written, and returns when something was read.
@@ -324,12 +334,14 @@ impl Connection {
         let lost = |cause: std::io::Error| Reason::Lost(cause.to_string());
         self.stream.write_all(&self.output).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
-        self.drain().await.map_err(lost)
+        // What is under way has the time that it was given.
+        let patience = self.begun.iter().map(|begun| begun.work.deadline).max().unwrap_or_default();
+        self.drain(patience.max(SILENCE)).await.map_err(lost)
     }
 
-    /// Reads to the end of the stream.
-    async fn drain(&mut self) -> std::io::Result<()> {
-        while tokio::time::timeout(Duration::from_millis(200), self.stream.read_buf(&mut self.input)).await?? > 0 {
+    /// Reads to the end of the stream, or until nothing has come for so long.
+    async fn drain(&mut self, silence: Duration) -> std::io::Result<()> {
+        while tokio::time::timeout(silence, self.stream.read_buf(&mut self.input)).await?? > 0 {
             if self.receive().is_err() {
                 break;
             }
@@ -454,6 +466,7 @@ impl Connection {
             rows: Rows::default(),
             refusal: None,
             cancelled: false,
+            is_after_cancelled: false,
         });
     }
 
@@ -520,8 +533,10 @@ impl Connection {
         match self.begun.front_mut() {
             Some(next) => {
                 next.since = Some(self.progress.head());
-                // A request to cancel may have been meant for one that was through already.
+                // A request to cancel may have been meant for one that was through already, and come late.
                 next.cancelled = head.cancelled && !head.is_last;
+                let was_hit = head.refusal.as_ref().is_some_and(|refusal| refusal.code == "57014");
+                next.is_after_cancelled = head.is_last && !was_hit && (head.cancelled || head.is_after_cancelled);
             }
             None => self.progress.idle(),
         }
@@ -543,14 +558,8 @@ impl Connection {
             }
             return Ok(());
         };
-        if head.disk == Disk::Flush {
-            let refused = Error::Refused(Box::new(refusal));
-            self.unflushed.drain(..).for_each(|(work, _)| work.answer(Err(refused.clone())));
-            return Ok(());
-        }
-        if head.cancelled && refusal.code == "57014" {
-            head.work.answer(Err(Error::Deadline));
-        } else if head.work.attempts < 2 && is_stale(&refusal) {
+        let may_go_again = head.work.attempts < 2 && matches!(head.work.task, Task::Batch(_));
+        if may_go_again && is_stale(&refusal) {
             // Somebody deallocated our statements, or a table's type changed under a plan. The transaction was rolled
             // back whole, so beginning again is safe.
             if let Task::Batch(batch) = &head.work.task {
@@ -559,7 +568,17 @@ impl Connection {
                 }
             }
             head.work.attempts += 1;
+            let disk = if head.disk == Disk::Flush { Disk::Flush } else { Disk::AtCommit };
+            self.write(head.work, Part { disk, ..Part::ALONE });
+        } else if head.disk == Disk::Flush {
+            let lost = Error::Lost(format!("it had not reached the disk: {}", refusal.message));
+            self.unflushed.drain(..).for_each(|(work, _)| work.answer(Err(lost.clone())));
+        } else if may_go_again && head.is_after_cancelled && refusal.code == "57014" {
+            // The request to cancel was meant for the one before, which was through already.
+            head.work.attempts += 1;
             self.begin(head.work);
+        } else if head.cancelled && refusal.code == "57014" {
+            head.work.answer(Err(Error::Deadline));
         } else {
             head.work.answer(Err(Error::Refused(Box::new(refusal))));
         }
@@ -600,6 +619,10 @@ impl Begun {
         }
     }
 
+    fn has_answers(&self) -> bool {
+        !self.results.is_empty() || !self.rows.rows.is_empty() || self.refusal.is_some()
+    }
+
     /// Whether all its results are there.
     fn is_answered(&self) -> bool {
         match &self.work.task {
@@ -618,6 +641,8 @@ impl Begun {
         Answer { results }
     }
 }
+
+const ROLLBACK: &str = "ROLLBACK";
 
 /// A prepared statement that is no longer what we took it for.
 fn is_stale(refusal: &Refusal) -> bool {
@@ -678,7 +703,7 @@ fn encode(
     }
     if batch.end == End::Rollback {
         // Inside the implicit transaction it warns and aborts it, which is what is wanted.
-        one(&Arc::from("ROLLBACK"), &mut std::iter::empty());
+        one(&Arc::from(ROLLBACK), &mut std::iter::empty());
     }
     if is_last {
         wire::sync(out);
@@ -692,6 +717,7 @@ fn texts(batch: &Batch) -> Vec<Arc<str>> {
         .into_iter()
         .chain(preambles.into_iter().flatten())
         .chain(batch.statements.iter().map(|statement| statement.text.clone()))
+        .chain([ROLLBACK.into()])
         .collect()
 }
 

@@ -5,6 +5,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::authentication::{md5_hash, sasl};
@@ -15,6 +16,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::stream::Stream;
 use super::url::{Address, Host, SslMode};
 use super::{Error, tls, wire};
+
+/// How long a server may take for its part of it, a pooler in front of it included.
+const CONNECTING: Duration = Duration::from_secs(15);
 
 /// A connection that has said ReadyForQuery.
 pub struct Ready {
@@ -32,6 +36,17 @@ pub struct Key {
 }
 
 pub async fn connect(address: &Address) -> Result<Ready, Error> {
+    match address.host {
+        Host::Tcp { .. } => match tokio::time::timeout(CONNECTING, greet(address)).await {
+            Ok(greeted) => greeted,
+            Err(_) => Err(Error::Unavailable("the server takes connections and does not answer".into())),
+        },
+        // An embedded engine greets when it has done what others asked.
+        Host::Unix(_) => greet(address).await,
+    }
+}
+
+async fn greet(address: &Address) -> Result<Ready, Error> {
     let mut stream = open(address).await?;
     let mut out = BytesMut::new();
     let parameters = [

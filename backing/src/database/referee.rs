@@ -26,6 +26,13 @@ pub enum Referee {
 }
 
 impl Referee {
+    /// Ends the engine, so that nothing more happens. A server goes on; there is no telling what it does.
+    pub async fn end(&mut self) {
+        if let Self::Engine { engine: Some(engine), .. } = self {
+            engine.kill().await;
+        }
+    }
+
     pub async fn overdue(&mut self, key: Key, deadline: Duration) -> Overdue {
         match self {
             Self::Server(address) => {

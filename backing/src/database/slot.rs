@@ -204,9 +204,7 @@ impl Driver {
 
     /// Decides what becomes of the batches that were under way.
     async fn sort_out(&mut self, ended: Ended) -> VecDeque<Work> {
-        if let Referee::Engine { engine: Some(engine), .. } = &mut self.referee {
-            engine.kill().await;
-        }
+        self.referee.end().await;
         let embedded = matches!(self.target, Target::Embedded(_));
         let mut again = VecDeque::new();
         for work in ended.unflushed {
@@ -216,14 +214,18 @@ impl Driver {
             let mut work = begun.work;
             let head = place == 0;
             if head && matches!(ended.reason, Reason::Deadline) {
-                // The engine was killed, so nothing of it was done. A server that did not even answer to being asked to cancel is out of
-                // reach, and what it has done is not known.
-                let told = if embedded { Error::Deadline } else { Error::Lost("the server does not answer".into()) };
+                // The engine was killed before it answered, so nothing of it was done. A server that did not even answer to being asked to
+                // cancel is out of reach, and what it has done is not known.
+                let told = match embedded {
+                    true if ended.is_head_answered => Error::Lost("it was ended while it answered".into()),
+                    true => Error::Deadline,
+                    false => Error::Lost("the server does not answer".into()),
+                };
                 work.answer(Err(told));
                 continue;
             }
-            // The engine answers each batch before it begins the next, and its answers were read to the end: behind the
-            // head nothing has begun. A server's answers may be lost on the way, so there only reads go again.
+            // The engine begins the next batch when the answer of the one before has left it, and its answers were read to the end:
+            // behind the head nothing has begun. A server's answers may be lost on the way, so there only reads go again.
             let untouched = embedded && !head;
             if untouched || (work.is_repeatable() && work.attempts < 2) {
                 work.attempts += u8::from(!untouched);
