@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::session::{Prepared, Saved};
+use crate::turn::{self, Named, Next};
 
 /// A client that does not read its answers is let go at this many unread bytes.
 const MAX_UNREAD: usize = 1 << 30;
@@ -20,14 +21,17 @@ pub struct Client {
     output: Vec<u8>,
     written: usize,
     pub phase: Phase,
-    /// A node: its batches set everything for one transaction only, so nothing is saved between turns.
+    /// A node: its batches set everything for one transaction only, so nothing is taken out between turns.
     pub is_node: bool,
-    /// `SET` by this client, put back when its turn comes.
+    /// What this client was given at its start and has `SET`, put back when its turn comes.
     pub saved: Saved,
     pub prepared: Prepared,
     pub channels: BTreeSet<String>,
+    /// What its SQL has named so far.
+    pub named: Named,
     /// LISTEN or UNLISTEN has run in a transaction that goes on.
     pub has_listened: bool,
+    /// When it was last served, heard or written to.
     pub last_turn: Instant,
     pub gone: bool,
 }
@@ -54,6 +58,7 @@ impl Client {
             saved: Saved::default(),
             prepared: Prepared::new(),
             channels: BTreeSet::new(),
+            named: Named::default(),
             has_listened: false,
             last_turn: Instant::now(),
             gone: false,
@@ -70,6 +75,7 @@ impl Client {
                     return;
                 }
                 Ok(read) => {
+                    self.last_turn = Instant::now();
                     self.input.extend_from_slice(&chunk[..read]);
                     if read < chunk.len() {
                         return;
@@ -98,13 +104,30 @@ impl Client {
         }
     }
 
+    /// Whether it has asked for something that is not answered yet; a part of a question is none.
+    pub fn waits(&self) -> bool {
+        !self.gone
+            && match self.phase {
+                Phase::Startup => !self.input.is_empty(),
+                Phase::Ready => turn::next(&self.input) != Ok(Next::Part),
+                Phase::Copying => match turn::next(&self.input) {
+                    Ok(Next::Turn(statement)) => turn::next_rows(&self.input[statement..]) != Ok(Next::Part),
+                    _ => false,
+                },
+            }
+    }
+
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
     }
 
     pub fn flush(&mut self) {
         let pending = std::mem::take(&mut self.output);
-        self.written += self.write(&pending[self.written..]);
+        let sent = self.write(&pending[self.written..]);
+        self.written += sent;
+        if sent > 0 {
+            self.last_turn = Instant::now();
+        }
         if self.written < pending.len() {
             self.output = pending;
         } else {

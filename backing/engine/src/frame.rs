@@ -90,11 +90,16 @@ fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
 
 /// The message of the first ErrorResponse, if there is one.
 pub fn error(response: &[u8]) -> Option<String> {
+    error_field(response, b'M')
+}
+
+/// A field of the first ErrorResponse, if there is one.
+pub fn error_field(response: &[u8], name: u8) -> Option<String> {
     let frame = all(response).find(|frame| frame.kind == b'E')?;
     let mut rest = frame.body;
     while let Some((&field, tail)) = rest.split_first() {
         let (value, after) = cstr(tail)?;
-        if field == b'M' {
+        if field == name {
             return Some(String::from_utf8_lossy(value).into_owned());
         }
         rest = after;

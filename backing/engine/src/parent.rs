@@ -29,8 +29,9 @@ impl Running {
         self.client.store(client.into(), Ordering::Release);
     }
 
+    /// What comes until the next begins is nobody's.
     pub fn end(&self) {
-        self.client.store(0, Ordering::Release);
+        self.begin(0);
     }
 
     fn line(&self) -> String {

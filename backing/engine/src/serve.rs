@@ -26,11 +26,13 @@ use crate::lock::{self, Lock};
 use crate::maintenance::Maintenance;
 use crate::parent::{self, Running};
 use crate::session::{self, Session};
-use crate::{Error, Options, frame, socket_path};
+use crate::{Error, Options, socket_path};
 use padding::Padding;
 
 /// A client that idles inside a transaction while others wait loses it after this.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+/// So many turns of the only client until it is looked whether there is another.
+const TURNS_ALONE: u64 = 16;
 /// How long the running statement gets once the parent has gone.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the last checkpoint gets after that; what it does not finish the next start does.
@@ -88,7 +90,7 @@ fn start(options: &Options) -> Result<Server, Error> {
             std::process::exit(0);
         }
     });
-    Server::new(options.clone(), session, listener, running, left, lock, closing)
+    Ok(Server::new(options.clone(), session, listener, running, left, lock, closing))
 }
 
 /// Who ends a service signals all its processes: the node answers what is under way first, and needs the engine for it. The end of
@@ -177,22 +179,22 @@ struct Server {
     /// Rotates, so that every client gets its turn.
     next: usize,
     turns: u64,
-    parameters: Vec<u8>,
+    /// Somebody has deallocated everybody's statements, in a transaction that goes on.
+    are_deallocated: bool,
     maintenance: Maintenance,
 }
 
 impl Server {
     fn new(
         options: Options,
-        mut session: Session,
+        session: Session,
         listener: UnixListener,
         running: Running,
         left: UnixStream,
         lock: Lock,
         closing: Arc<AtomicBool>,
-    ) -> Result<Self, Error> {
-        let parameters = parameters(&mut session)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             options,
             session,
             listener,
@@ -207,9 +209,9 @@ impl Server {
             next_id: 1,
             next: 0,
             turns: 0,
-            parameters,
+            are_deallocated: false,
             maintenance: Maintenance::new(),
-        })
+        }
     }
 
     fn run(mut self) -> Result<(), Error> {
@@ -226,17 +228,23 @@ impl Server {
             loop {
                 self.bury()?;
                 self.evict_idle_owner()?;
-                if self.leaving || !self.one_turn()? {
+                let has_run = !self.leaving && self.one_turn()?;
+                self.maintain()?;
+                if !has_run {
                     break;
                 }
                 self.renew_worn()?;
                 self.read_ready();
             }
-            if self.owner.is_none() && self.maintenance.due(self.turns).is_some_and(|due| due <= Instant::now()) {
-                self.switch(None)?;
-                self.maintenance.run(&mut self.session, self.turns)?;
-            }
         }
+    }
+
+    fn maintain(&mut self) -> Result<(), Error> {
+        if self.owner.is_none() && self.maintenance.due(self.turns).is_some_and(|due| due <= Instant::now()) {
+            self.switch(None)?;
+            self.maintenance.run(&mut self.session, self.turns)?;
+        }
+        Ok(())
     }
 
     /// Waits until a client or the listener is ready, or something is due; then reads and writes.
@@ -247,18 +255,19 @@ impl Server {
 
     /// Reads what has arrived meanwhile, without waiting.
     fn read_ready(&mut self) {
-        if self.clients.len() == 1 {
+        if self.clients.len() == 1 && !self.turns.is_multiple_of(TURNS_ALONE) {
             self.clients[0].fill();
         } else {
             self.poll_clients(Some(Duration::ZERO));
+            self.accept();
         }
     }
 
     fn poll_clients(&mut self, timeout: Option<Duration>) {
         let ready: Vec<PollFlags> = {
-            let mut fds: Vec<PollFd<'_>> = self
-                .clients
-                .iter()
+            // Who has gone would be ready all the time, and may have to wait for somebody's transaction until it is buried.
+            let here = self.clients.iter().filter(|client| !client.gone);
+            let mut fds: Vec<PollFd<'_>> = here
                 .map(|client| {
                     let write = if client.has_output() { PollFlags::OUT } else { PollFlags::empty() };
                     PollFd::new(&client.stream, PollFlags::IN | write)
@@ -275,7 +284,8 @@ impl Server {
             fds.iter().map(PollFd::revents).collect()
         };
         self.leaving = ready.last().is_some_and(|left| !left.is_empty());
-        for (client, ready) in self.clients.iter_mut().zip(ready) {
+        let here = self.clients.iter_mut().filter(|client| !client.gone);
+        for (client, ready) in here.zip(ready) {
             if ready.contains(PollFlags::OUT) {
                 client.flush();
             }
@@ -297,7 +307,7 @@ impl Server {
     }
 
     fn somebody_waits(&self) -> bool {
-        self.clients.iter().any(|client| Some(client.id) != self.owner && !client.input.is_empty())
+        self.clients.iter().any(|client| Some(client.id) != self.owner && client.waits())
     }
 
     fn accept(&mut self) {
@@ -315,7 +325,12 @@ impl Server {
         for step in 0..count {
             let index = (self.next + step) % count;
             let client = &self.clients[index];
-            if client.gone || client.input.is_empty() || self.owner.is_some_and(|owner| owner != client.id) {
+            // The next turn of a client begins when its last answer has left: behind what a node was not answered, nothing has begun.
+            if client.gone
+                || client.has_output()
+                || client.input.is_empty()
+                || self.owner.is_some_and(|owner| owner != client.id)
+            {
                 continue;
             }
             if self.serve_client(index)? {
@@ -339,14 +354,14 @@ impl Server {
         if self.current == client {
             return Ok(());
         }
-        if let Some(leaving) = self.clients.iter_mut().find(|other| Some(other.id) == self.current)
-            && !leaving.is_node
-        {
-            self.session.take(&mut leaving.saved)?;
+        if let Some(leaving) = self.clients.iter_mut().find(|other| Some(other.id) == self.current) {
+            if !leaving.is_node {
+                leaving.saved = self.session.take(&leaving.named.settings)?;
+            } else if !leaving.saved.is_empty() {
+                self.session.sql("RESET ALL")?;
+            }
         }
-        if let Some(coming) = self.clients.iter().find(|other| Some(other.id) == client)
-            && !coming.is_node
-        {
+        if let Some(coming) = self.clients.iter().find(|other| Some(other.id) == client) {
             self.session.give(&coming.saved)?;
         }
         self.current = client;
@@ -372,8 +387,8 @@ impl Server {
         }
         self.session.close()?;
         self.session = open(&self.options)?;
+        self.prepare_again(None)?;
         for client in &self.clients {
-            self.session.prepare(&client.prepared)?;
             for channel in &client.channels {
                 self.session.listen(channel)?;
             }
@@ -381,13 +396,25 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the sessions of clients that have left.
+    /// Prepares the statements of all but one, each with its own settings, as a name may mean another table without them.
+    fn prepare_again(&mut self, but: Option<u32>) -> Result<(), Error> {
+        for index in 0..self.clients.len() {
+            let client = &self.clients[index];
+            if Some(client.id) != but && !client.prepared.is_empty() {
+                self.switch(Some(client.id))?;
+                self.session.prepare(&self.clients[index].prepared)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions of clients that have left, but not within the transaction of another.
     fn bury(&mut self) -> Result<(), Error> {
-        while let Some(index) = self.clients.iter().position(|client| client.gone) {
+        let may_be = |owner: Option<u32>, id| owner.is_none_or(|owner| owner == id);
+        while let Some(index) = self.clients.iter().position(|client| client.gone && may_be(self.owner, client.id)) {
             let id = self.clients[index].id;
             if self.owner == Some(id) {
-                self.session.synchronise(Vec::new())?;
-                self.session.sql("ROLLBACK")?;
+                self.session.roll_back()?;
                 self.owner = None;
             }
             if self.current == Some(id) {
@@ -414,33 +441,12 @@ impl Server {
         let Some(index) = self.owning() else {
             return Ok(());
         };
-        let idle = self.clients[index].last_turn.elapsed() >= IDLE_IN_TRANSACTION;
-        if idle && self.somebody_waits() {
+        let owner = &self.clients[index];
+        let is_idle = owner.last_turn.elapsed() >= IDLE_IN_TRANSACTION;
+        if is_idle && self.somebody_waits() {
             self.refuse(index, "25P03", "terminating connection due to idle-in-transaction timeout");
             self.bury()?;
         }
         Ok(())
     }
-}
-
-/// The ParameterStatus messages that a client gets at its start.
-fn parameters(session: &mut Session) -> Result<Vec<u8>, Error> {
-    let names = [
-        "server_version",
-        "server_encoding",
-        "client_encoding",
-        "application_name",
-        "DateStyle",
-        "IntervalStyle",
-        "TimeZone",
-        "integer_datetimes",
-        "standard_conforming_strings",
-    ];
-    let mut out = Vec::new();
-    for name in names {
-        let found = frame::rows(&session.sql(&format!("SHOW {name}"))?);
-        let value = found.into_iter().flatten().flatten().next().unwrap_or_default();
-        frame::push(&mut out, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
-    }
-    Ok(out)
 }

@@ -5,7 +5,8 @@
 //! PostgreSQL's main loop by an exception, and nobody tells the compiled code that its stack is free again. So whoever lends the session
 //! looks whether it `is_worn` when something has failed, and opens it anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use oliphaunt_wasix::Oliphaunt;
 
@@ -18,7 +19,19 @@ pub struct Saved {
     settings: Vec<(String, String)>,
 }
 
-/// Statements that a client has prepared: the names by which the engine knows them, and the messages that made them.
+impl Saved {
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    /// Of the application's own.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.settings.iter().map(|(name, _)| name.clone()).filter(|name| name.contains('.'))
+    }
+}
+
+/// Statements that a client has prepared: the names by which the engine knows them, and the messages that made them. The last one without
+/// a name is among them.
 pub type Prepared = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Not `RESET SESSION AUTHORIZATION`: a backend that nobody logged in to has nothing to go back to, and would stay who it was.
@@ -40,11 +53,13 @@ pub struct Session {
     engine: Oliphaunt,
     /// Since the last look; as many as are borne, if there was one that is a reason by itself.
     errors: u32,
+    /// Whose turn ran last, if nothing of ours has run since: its statement without a name is still there.
+    last: Option<u32>,
 }
 
 impl Session {
     pub fn new(engine: Oliphaunt) -> Self {
-        Self { engine, errors: 0 }
+        Self { engine, errors: 0, last: None }
     }
 
     /// Runs bytes in the engine; an error here means that it trapped.
@@ -59,7 +74,17 @@ impl Session {
 
     /// Runs our own SQL.
     pub fn sql(&mut self, text: &str) -> Result<Vec<u8>, Error> {
+        self.last = None;
         self.run(&frame::query(text))
+    }
+
+    /// The turn of this client has run.
+    pub fn ran(&mut self, client: u32) {
+        self.last = Some(client);
+    }
+
+    pub fn is_last(&self, client: u32) -> bool {
+        self.last == Some(client)
     }
 
     /// Whether so much has failed that `is_worn` should be asked.
@@ -84,23 +109,22 @@ impl Session {
         self.engine.close().map_err(|cause| Error::Trapped(cause.to_string()))
     }
 
-    /// Takes the settings of the client whose turn ends, and makes the session as new.
-    pub fn take(&mut self, saved: &mut Saved) -> Result<(), Error> {
-        let found = self.sql(
-            "SELECT name, setting || coalesce(unit_suffix, '') FROM (\
+    /// Takes the settings of the client whose turn ends, those of its application's own by their names, and makes the session as new.
+    pub fn take(&mut self, named: &BTreeSet<String>) -> Result<Saved, Error> {
+        let mut question = "SELECT name, setting || coalesce(unit_suffix, '') FROM (\
                SELECT name, setting, CASE WHEN unit IN ('ms', 's', 'min', 'kB', 'MB', 'B') THEN unit END AS unit_suffix \
                FROM pg_catalog.pg_settings WHERE source = 'session') AS changed \
              UNION ALL SELECT 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') <> 'none' \
-             UNION ALL SELECT 'session_authorization', session_user::text WHERE session_user <> 'postgres'",
-        )?;
+             UNION ALL SELECT 'session_authorization', session_user::text WHERE session_user <> 'postgres'"
+            .to_owned();
+        for name in named {
+            let name = quoted(name, '\'');
+            // Writing to a string cannot fail.
+            let _ = write!(question, " UNION ALL SELECT {name}, pg_catalog.current_setting({name}, true)");
+        }
+        let found = self.sql(&question)?;
         // A role without rights to the catalog leaves nothing to save; the reset below still runs.
-        saved.settings = frame::rows(&found)
-            .into_iter()
-            .filter_map(|row| match <[Option<String>; 2]>::try_from(row) {
-                Ok([Some(name), Some(value)]) => Some((name, value)),
-                _ => None,
-            })
-            .collect();
+        let saved = Saved { settings: pairs(&found) };
         let sql_prepared = frame::rows(&self.sql("SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")?);
         let mut reset = RESET.to_owned();
         for name in sql_prepared.into_iter().flatten().flatten() {
@@ -110,7 +134,7 @@ impl Session {
         for statement in reset.split("; ") {
             self.sql(statement)?;
         }
-        Ok(())
+        Ok(saved)
     }
 
     /// Puts a client's settings back.
@@ -120,10 +144,28 @@ impl Session {
         let authorization = identity.iter().filter(|(name, _)| name == "session_authorization");
         let role = identity.iter().filter(|(name, _)| name == "role");
         for (name, value) in plain.into_iter().chain(authorization.copied()).chain(role.copied()) {
-            let text = format!("SELECT pg_catalog.set_config({}, {}, false)", quoted(name, '\''), quoted(value, '\''));
-            self.sql(&text)?;
+            self.set(name, value)?;
         }
         Ok(())
+    }
+
+    /// Sets a parameter for the session; gives PostgreSQL's answer.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<Vec<u8>, Error> {
+        self.sql(&format!("SELECT pg_catalog.set_config({}, {}, false)", quoted(name, '\''), quoted(value, '\'')))
+    }
+
+    /// What `ALTER DATABASE` and `ALTER ROLE` have set for a role that comes; what counts more comes later.
+    pub fn given_to(&mut self, user: &str) -> Result<Saved, Error> {
+        let found = self.sql(&format!(
+            "SELECT pg_catalog.split_part(entry, '=', 1), pg_catalog.substr(entry, pg_catalog.strpos(entry, '=') + 1) FROM (\
+               SELECT pg_catalog.unnest(setconfig) AS entry, setrole <> 0 AS is_of_role, setdatabase <> 0 AS is_of_database \
+               FROM pg_catalog.pg_db_role_setting LEFT JOIN pg_catalog.pg_database AS d ON d.oid = setdatabase \
+               WHERE (setdatabase = 0 OR datname = pg_catalog.current_database()) \
+               AND (setrole = 0 OR setrole = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = {}))) AS given \
+             ORDER BY is_of_role, is_of_database",
+            quoted(user, '\'')
+        ))?;
+        Ok(Saved { settings: pairs(&found) })
     }
 
     pub fn listen(&mut self, channel: &str) -> Result<(), Error> {
@@ -150,11 +192,40 @@ impl Session {
         Ok(())
     }
 
+    /// Prepares the statement without a name of a client again, or takes away somebody else's.
+    pub fn prepare_unnamed(&mut self, prepared: &Prepared) -> Result<(), Error> {
+        let mut close = Vec::new();
+        frame::push(&mut close, b'C', b"S\0");
+        let parse = prepared.get(&b""[..]).cloned().unwrap_or_default();
+        self.synchronise([close, parse].concat())
+    }
+
+    /// Ends a transaction whose client has gone, also between Flush and Sync, where a Sync would commit.
+    pub fn roll_back(&mut self) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        frame::push(&mut messages, b'P', b"\0ROLLBACK\0\0\0");
+        frame::push(&mut messages, b'B', &[0; 8]);
+        frame::push(&mut messages, b'E', &[0; 5]);
+        self.synchronise(messages)?;
+        // All that was skipped where something had failed before.
+        self.sql("ROLLBACK").map(drop)
+    }
+
     /// Runs messages up to a Sync.
     pub fn synchronise(&mut self, mut messages: Vec<u8>) -> Result<(), Error> {
+        self.last = None;
         frame::push(&mut messages, b'S', b"");
         self.run(&messages).map(drop)
     }
+}
+
+/// Rows of two columns.
+pub fn pairs(response: &[u8]) -> Vec<(String, String)> {
+    let pair = |row| match <[Option<String>; 2]>::try_from(row) {
+        Ok([Some(name), Some(value)]) => Some((name, value)),
+        _ => None,
+    };
+    frame::rows(response).into_iter().filter_map(pair).collect()
 }
 
 /// An identifier (`"`) or a literal (`'`); the server has `standard_conforming_strings` on.

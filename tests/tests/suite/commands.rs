@@ -1,7 +1,6 @@
 //! The commands, as a person or a script uses them.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -288,43 +287,6 @@ fn psql_shares_the_embedded_database() {
     assert_eq!(answer.json(), json!([{"rating": 8.3}]), "its changes are gone with it");
     drop(input);
     idle.wait().unwrap();
-}
-
-/// Whoever notifies itself has heard of it when it may ask the next thing, or leave.
-#[test]
-fn notifications_come_before_the_end_of_the_answer() {
-    let world = World::start(Backend::Embedded);
-    let socket = world.data().join(".s.PGSQL.5432");
-    let stream = UnixStream::connect(socket).unwrap();
-    let send = |kind: &[u8], body: &[u8]| {
-        let length = u32::try_from(body.len() + 4).unwrap();
-        (&stream).write_all(&[kind, &length.to_be_bytes(), body].concat()).unwrap();
-    };
-    // The kinds of messages up to ReadyForQuery.
-    let answer = || {
-        let mut kinds = String::new();
-        while !kinds.ends_with('Z') {
-            let mut head = [0; 5];
-            (&stream).read_exact(&mut head).unwrap();
-            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-            (&stream).read_exact(&mut vec![0; length as usize - 4]).unwrap();
-            kinds.push(head[0].into());
-        }
-        kinds
-    };
-    send(b"", b"\0\x03\0\0user\0postgres\0database\0postgres\0\0");
-    assert!(answer().starts_with('R'));
-    let ask = |sql: &str| {
-        send(b"Q", &[sql.as_bytes(), b"\0"].concat());
-        answer()
-    };
-    assert_eq!(ask("begin; listen one"), "CCZ");
-    assert_eq!(ask("notify one"), "CZ");
-    assert_eq!(ask("commit"), "CAZ", "what a transaction listens to it hears at its end");
-    assert_eq!(ask("listen two; notify two; select 1"), "CCTDCAZ");
-    assert_eq!(ask("begin; listen three; rollback"), "CCCZ");
-    assert_eq!(ask("notify three"), "CZ");
-    assert_eq!(ask("unlisten one; notify one; notify two"), "CCCAZ");
 }
 
 /// Each error leaves a piece of the engine's stack behind. The engine is made anew before that is used up, and those who are connected

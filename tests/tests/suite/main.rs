@@ -6,6 +6,7 @@ mod browser;
 mod certificates;
 mod commands;
 mod defence;
+mod drivers;
 mod examples;
 mod hostile;
 mod import;

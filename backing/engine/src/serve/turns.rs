@@ -7,75 +7,99 @@ use std::time::Instant;
 use super::Server;
 use crate::client::Phase;
 use crate::frame::{self, Frame};
+use crate::turn::{Fault, Next};
 use crate::{Error, turn};
 
 impl Server {
     pub(super) fn statement(&mut self, index: usize) -> Result<bool, Error> {
+        let next = turn::next(&self.clients[index].input);
+        let Some(length) = self.cut(index, next) else { return Ok(self.clients[index].gone) };
         let client = &mut self.clients[index];
-        let length = match turn::length(&client.input) {
-            Ok(Some(length)) => length,
-            Ok(None) => return Ok(false),
-            Err(frame::TooLong) => {
-                self.refuse(index, "08P01", "invalid message length");
-                return Ok(true);
-            }
-        };
-        if client.input[0] == b'X' {
-            client.gone = true;
-            return Ok(true);
-        }
-        if !client.is_node && turn::is_copy_in(&client.input[..length]) {
+        if !client.is_node
+            && let Some(format) = turn::copies_in(&client.input[..length])
+        {
             // The engine wants the rows together with the statement, so they are collected first.
-            client.send(&[b'G', 0, 0, 0, 7, 0, 0, 0]);
+            client.send(&[b'G', 0, 0, 0, 7, format, 0, 0]);
             client.phase = Phase::Copying;
             return Ok(true);
         }
         let mut turn: Vec<u8> = client.input.drain(..length).collect();
         if !client.is_node {
-            turn = turn::rewrite(&turn, &format!("c{}_", client.id));
+            client.named.note(&turn);
+            turn = turn::rewrite(&turn, &format!("c{}_", client.id), &client.prepared);
+        } else if turn[0] == b'Q' {
+            turn::fail_copy(&mut turn);
         }
-        turn::note(&turn, &mut client.prepared);
         self.run_turn(index, &turn, false)
     }
 
     pub(super) fn copy(&mut self, index: usize) -> Result<bool, Error> {
+        let input = &self.clients[index].input;
+        // What announced it is still there.
+        let Ok(Next::Turn(statement)) = turn::next(input) else { return Ok(false) };
+        let next = turn::next_rows(&input[statement..]);
+        let Some(rows) = self.cut(index, next) else { return Ok(self.clients[index].gone) };
         let client = &mut self.clients[index];
-        let statement = turn::length(&client.input).ok().flatten().unwrap_or(0);
-        match turn::copy_length(&client.input[statement..]) {
-            Ok(Some(rows)) => {
-                client.phase = Phase::Ready;
-                let turn: Vec<u8> = client.input.drain(..statement + rows).collect();
-                self.run_turn(index, &turn, true)
-            }
-            Ok(None) => Ok(false),
-            Err(frame::TooLong) => {
-                self.refuse(index, "08P01", "invalid message length");
-                Ok(true)
-            }
+        client.phase = Phase::Ready;
+        let mut turn: Vec<u8> = client.input.drain(..statement + rows).collect();
+        turn::fail_copy(&mut turn);
+        self.run_turn(index, &turn, true)
+    }
+
+    /// The length of a turn that is there; sends away who does what no client may.
+    fn cut(&mut self, index: usize, next: Result<Next, Fault>) -> Option<usize> {
+        match next {
+            Ok(Next::Turn(length)) => return Some(length),
+            Ok(Next::Part) => {}
+            Ok(Next::Leave) => self.clients[index].gone = true,
+            Err(Fault::Length) => self.refuse(index, "08P01", "invalid message length"),
+            Err(Fault::Kind(kind)) => self.refuse(index, "08P01", &format!("invalid frontend message type {kind}")),
         }
+        None
     }
 
     fn run_turn(&mut self, index: usize, turn: &[u8], was_copy: bool) -> Result<bool, Error> {
         let id = self.clients[index].id;
         self.switch(Some(id))?;
+        let was_owner = self.owner == Some(id);
+        let client = &mut self.clients[index];
+        if !client.is_node && !self.session.is_last(id) && turn::needs_unnamed(turn) {
+            self.session.prepare_unnamed(&client.prepared)?;
+        }
+        turn::note(turn, &mut client.prepared, client.is_node);
         self.running.begin(id);
         let response = self.session.run(turn)?;
         self.running.end();
         self.turns += 1;
-        let client = &mut self.clients[index];
         client.last_turn = Instant::now();
-        let mut status = None;
+        let mut ends = Ends::default();
         for frame in frame::all(&response) {
             match frame.kind {
-                b'Z' => status = frame.body.first().copied(),
-                b'C' if is_listen(frame.body) => client.has_listened = true,
+                b'Z' => ends.status = frame.body.first().copied(),
+                b'E' => ends.has_failed = true,
+                b'C' => {
+                    client.has_listened |= is_listen(frame.body);
+                    if is_deallocate_all(frame.body) {
+                        client.prepared.clear();
+                        self.are_deallocated = true;
+                    }
+                }
                 _ => {}
             }
         }
-        self.owner = if status == Some(b'I') { None } else { Some(id) };
+        if ends.status.is_none() && !was_owner && !ends.has_failed && turn::only_prepares(turn) {
+            // It ends with a Flush. Whoever prepares now and runs later is not waited for.
+            self.session.synchronise(Vec::new())?;
+            ends.status = Some(b'I');
+        }
+        self.session.ran(id);
+        self.owner = if ends.status == Some(b'I') { None } else { Some(id) };
         // What a transaction listens to counts from its end.
         if self.owner.is_none() && std::mem::take(&mut client.has_listened) {
             self.note_channels(index)?;
+        }
+        if self.owner.is_none() && std::mem::take(&mut self.are_deallocated) {
+            self.prepare_again(Some(id))?;
         }
         self.deliver(index, &response, was_copy);
         Ok(true)
@@ -117,11 +141,17 @@ impl Server {
             .filter(|(other, _)| *other != index)
             .flat_map(|(_, client)| client.channels.iter().cloned())
             .collect();
+        let lost: Vec<String> = others.difference(&now).cloned().collect();
         let client = &mut self.clients[index];
-        client.channels.retain(|channel| now.contains(channel));
-        client.channels.extend(now.difference(&others).cloned());
-        for lost in others.difference(&now) {
-            self.session.listen(lost)?;
+        // One that another has listened to already is no news to the session, but its name was in this client's SQL.
+        let is_own = |channel: &String| {
+            client.channels.contains(channel) || client.named.channels.contains(channel) || !others.contains(channel)
+        };
+        let channels = now.iter().filter(|channel| is_own(channel)).cloned().collect();
+        client.named.channels.retain(|channel| now.contains(channel));
+        client.channels = channels;
+        for lost in lost {
+            self.session.listen(&lost)?;
         }
         Ok(())
     }
@@ -131,6 +161,18 @@ impl Server {
 fn channel<'a>(frame: &Frame<'a>) -> Option<Cow<'a, str>> {
     let (b'A', [_, _, _, _, rest @ ..]) = (frame.kind, frame.body) else { return None };
     frame::cstr(rest).map(|(name, _)| String::from_utf8_lossy(name))
+}
+
+/// How a turn has ended.
+#[derive(Default)]
+struct Ends {
+    /// Of the transaction; there is none where it ended with a Flush.
+    status: Option<u8>,
+    has_failed: bool,
+}
+
+fn is_deallocate_all(tag: &[u8]) -> bool {
+    matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0")
 }
 
 fn is_listen(tag: &[u8]) -> bool {
