@@ -1,10 +1,10 @@
 //! Networks, and whose address a request has when proxies stand in front.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// An address, or a range of them in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,37 +87,40 @@ impl FromStr for Network {
 }
 
 /// The client's address: the peer's, unless that is a proxy we trust. Then `X-Forwarded-For` is read from the right, where each proxy has
-/// added whom it saw, up to the first that is not trusted. What stands left of it anybody may have written.
-fn client(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
+/// added whom it saw, up to the first that is not trusted. What stands left of it anybody may have written, and no hop but those that
+/// are asked for is looked at: whatever bytes are in them. The walk ends at a hop that is no address; the client is then whoever has
+/// said it, which is a trusted proxy that writes nonsense.
+fn client<'a>(peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a [u8]>, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
-    for hop in forwarded.iter().rev().flat_map(|line| line.rsplit(',')) {
+    for hop in forwarded.rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
         if !is_trusted(client) {
-            return client;
+            break;
         }
-        let hop = hop.trim().trim_start_matches('[').trim_end_matches(']');
-        match hop.parse::<IpAddr>() {
-            Ok(address) => client = address.to_canonical(),
-            // A proxy that writes nonsense is asked no further.
-            Err(_) => return client,
-        }
+        let Some(address) = hop_address(hop) else { break };
+        client = address;
     }
     client
 }
 
+/// Whom a proxy has seen. Some say the port too: `203.0.113.7:4711`, `[2001:db8::1]:4711`.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|place: SocketAddr| place.ip()))?;
+    Some(address.to_canonical())
+}
+
 /// Likewise, by the headers of a request.
 pub fn client_of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
-    if !trusted.iter().any(|network| network.contains(peer)) {
-        return peer.to_canonical();
-    }
     let forwarded = headers.get_all("x-forwarded-for").iter();
-    let forwarded: Vec<&str> = forwarded.filter_map(|value| value.to_str().ok()).collect();
-    client(peer, &forwarded, trusted)
+    client(peer, forwarded.map(HeaderValue::as_bytes), trusted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
     #[test]
     fn networks_hold_addresses() {
@@ -167,11 +170,20 @@ mod tests {
             ("10.0.0.1", vec!["6.6.6.6, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
             ("10.0.0.1", vec!["6.6.6.6", "198.51.100.7"], "198.51.100.7"),
             ("::ffff:10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
-            ("10.0.0.1", vec!["198.51.100.7, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", vec!["198.51.100.7:4711"], "198.51.100.7"),
+            ("10.0.0.1", vec!["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.7:4711, [::ffff:10.0.0.2]:80"], "198.51.100.7"),
+            // Whatever the client has written, the proxy appends.
+            ("10.0.0.1", vec!["\u{e4}, 198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", vec!["\u{e4}", "198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", vec!["198.51.100.7, 10.0.0.2, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", vec!["nonsense, 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", vec![], "10.0.0.1"),
         ] {
-            let found = client(peer.parse().unwrap(), &forwarded, &trusted);
-            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+            let forwarded = forwarded.iter().map(|line| HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            let headers = forwarded.map(|line| (HeaderName::from_static("x-forwarded-for"), line)).collect();
+            let found = client_of(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {headers:?}");
         }
     }
 }
