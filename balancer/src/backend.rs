@@ -106,10 +106,14 @@ impl Backend {
         self.ejected_until.load(Relaxed) > now_ms
     }
 
+    pub fn is_usable(&self, now_ms: u64) -> bool {
+        self.health() != Health::Down && !self.is_ejected(now_ms)
+    }
+
     /// What a choice goes by.
     pub fn seen(&self, weight: u32, now_ms: u64, slow_start: Duration) -> Seen {
         Seen {
-            usable: self.health() != Health::Down && !self.is_ejected(now_ms),
+            usable: self.is_usable(now_ms),
             weight,
             warmth: warmth(now_ms.saturating_sub(self.up_since.load(Relaxed)), slow_start),
             pending: self.pending.load(Relaxed),

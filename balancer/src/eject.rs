@@ -13,12 +13,15 @@ pub struct Facts {
     pub times: u32,
     /// Backends that are ejected now.
     pub ejected: usize,
+    /// Others that may be asked: neither ejected nor down.
+    pub others: usize,
     pub all: usize,
 }
 
 /// How long it is left alone; `None` where it goes on.
 pub fn decide(facts: &Facts, policy: &Ejection) -> Option<Duration> {
-    if policy.failures == 0 || facts.failures < policy.failures {
+    // The last one is better than none.
+    if policy.failures == 0 || facts.failures < policy.failures || facts.others == 0 {
         return None;
     }
     let share = usize::try_from(policy.share).unwrap_or(100);
@@ -37,23 +40,26 @@ mod tests {
     fn it_takes_failures_in_a_row_and_never_too_many_backends() {
         let policy =
             Ejection { failures: 3, first: Duration::from_secs(5), longest: Duration::from_secs(30), share: 50 };
-        for (failures, times, ejected, all, expected) in [
-            (2, 0, 0, 4, None),
-            (3, 0, 0, 4, Some(5)),
-            (3, 1, 0, 4, Some(10)),
-            (3, 2, 1, 4, Some(20)),
-            (9, 3, 1, 4, Some(30)),
-            (9, 99, 1, 4, Some(30)),
-            (3, 0, 2, 4, None),
-            (3, 0, 0, 2, Some(5)),
-            (3, 0, 1, 2, None),
-            // The only one is better than none.
-            (3, 0, 0, 1, None),
+        for (failures, times, ejected, others, all, expected) in [
+            (2, 0, 0, 3, 4, None),
+            (3, 0, 0, 3, 4, Some(5)),
+            (3, 1, 0, 3, 4, Some(10)),
+            (3, 2, 1, 2, 4, Some(20)),
+            (9, 3, 1, 2, 4, Some(30)),
+            (9, 99, 1, 2, 4, Some(30)),
+            (3, 0, 2, 1, 4, None),
+            (3, 0, 0, 1, 2, Some(5)),
+            (3, 0, 1, 0, 2, None),
+            (3, 0, 0, 0, 1, None),
+            // Others are down.
+            (3, 0, 0, 1, 4, Some(5)),
+            (3, 0, 0, 0, 4, None),
+            (3, 0, 1, 0, 4, None),
         ] {
-            let facts = Facts { failures, times, ejected, all };
+            let facts = Facts { failures, times, ejected, others, all };
             assert_eq!(decide(&facts, &policy).map(|time| time.as_secs()), expected, "{facts:?}");
         }
         let off = Ejection { failures: 0, ..policy };
-        assert_eq!(decide(&Facts { failures: 99, times: 0, ejected: 0, all: 9 }, &off), None);
+        assert_eq!(decide(&Facts { failures: 99, times: 0, ejected: 0, others: 8, all: 9 }, &off), None);
     }
 }

@@ -221,6 +221,14 @@ struct Visit<'a> {
 /// How long one may wait without looking.
 const WAIT: Duration = Duration::from_millis(10);
 
+/// Whether an answer speaks against its backend: 503, and when to come again. What a request brings about by itself does not, else
+/// clients could have backends ejected: a statement that takes too long (504), a file that is to go elsewhere (502), a function of the
+/// application that chooses its status.
+fn is_trouble(head: &Head) -> bool {
+    head.status == StatusCode::SERVICE_UNAVAILABLE
+        && head.fields().any(|(name, _)| name.eq_ignore_ascii_case(header::RETRY_AFTER.as_str().as_bytes()))
+}
+
 /// A place among those that wait.
 struct Waiting<'a>(&'a Worker);
 
@@ -345,7 +353,9 @@ impl Visit<'_> {
         if self.plan.choose(&another).is_none() || !self.worker.withdraw(another.now) {
             return false;
         }
-        self.worker.failed(self.plan, &self.plan.seats[at], answered.head.status.as_str(), another.now);
+        if is_trouble(&answered.head) {
+            self.worker.failed(self.plan, &self.plan.seats[at], answered.head.status.as_str(), another.now);
+        }
         course.attempts += 1;
         course.retries += 1;
         true
@@ -428,11 +438,10 @@ impl Visit<'_> {
         let Attempt { exchange, head, ticket, at } = answered;
         let status = head.status;
         let backend = ticket.backend();
-        match status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                self.worker.failed(self.plan, ticket.seat(), status.as_str(), Instant::now());
-            }
-            _ => backend.did_well(),
+        if is_trouble(&head) {
+            self.worker.failed(self.plan, ticket.seat(), status.as_str(), Instant::now());
+        } else {
+            backend.did_well();
         }
         let figures = &self.worker.lane(backend).figures;
         figures.answers[usize::from(status.as_u16() / 100).min(5)].add(1);

@@ -144,10 +144,12 @@ impl Worker {
         if failures < policy.failures || backend.is_ejected(now_ms) {
             return;
         }
+        let others = plan.seats.iter().map(|seat| &seat.backend).filter(|other| !Arc::ptr_eq(other, backend));
         let facts = Facts {
             failures,
             times: backend.ejections.load(Relaxed),
             ejected: plan.seats.iter().filter(|seat| seat.backend.is_ejected(now_ms)).count(),
+            others: others.filter(|other| other.is_usable(now_ms)).count(),
             all: plan.seats.len(),
         };
         let Some(time) = eject::decide(&facts, policy) else { return };

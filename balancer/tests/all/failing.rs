@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::stage::{Backend, Client, GET, Reply, ask, balance, named, ok, origin, settings, status, until};
 
 const POST: &str = "POST /rest/v1/films HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhello";
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\nretry-after: 7\r\n\r\nbusy";
 
 #[tokio::test]
 async fn a_backend_that_is_killed_costs_no_request_that_may_go_again() {
@@ -103,10 +104,7 @@ async fn a_backend_that_takes_too_long_is_given_up() {
 
 #[tokio::test]
 async fn a_read_that_is_refused_is_asked_for_elsewhere() {
-    let busy = Backend::start(|_| {
-        Reply::Say("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\nretry-after: 7\r\n\r\nbusy".into())
-    })
-    .await;
+    let busy = Backend::start(|_| Reply::Say(BUSY.into())).await;
     let good = named("good").await;
     let balancer = balance(settings(&[&busy, &good])).await;
     let mut client = Client::connect(&balancer).await;
@@ -178,7 +176,7 @@ async fn balancer_state(balancer: &ntier_balancer::Running, backend: &Backend) -
 
 #[tokio::test]
 async fn a_backend_that_fails_requests_is_left_alone_for_a_while() {
-    let bad = Backend::start(|_| Reply::Say("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad".into())).await;
+    let bad = Backend::start(|_| Reply::Say(BUSY.into())).await;
     let good = named("good").await;
     let mut settings = settings(&[&bad, &good]);
     settings.choice = Choice::RoundRobin;
@@ -189,10 +187,49 @@ async fn a_backend_that_fails_requests_is_left_alone_for_a_while() {
     let mut client = Client::connect(&balancer).await;
     let mut failed = 0;
     for _ in 0..40 {
-        failed += usize::from(client.ask(GET).await.unwrap().status == 502);
+        failed += usize::from(client.ask(GET).await.unwrap().status == 503);
     }
     assert_eq!((failed, bad.heard()), (3, 3));
     assert_eq!(balancer_state(&balancer, &bad).await, "ejected");
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_request_brings_about_by_itself_does_not_speak_against_its_backend() {
+    for status in ["502 Bad Gateway", "504 Gateway Timeout", "503 Service Unavailable"] {
+        let says = || Backend::start(move |_| Reply::Say(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")));
+        let (one, other) = (says().await, says().await);
+        let mut settings = settings(&[&one, &other]);
+        settings.choice = Choice::RoundRobin;
+        settings.retries.most = 0;
+        settings.ejection.failures = 3;
+        let balancer = balance(settings).await;
+        let mut client = Client::connect(&balancer).await;
+        for _ in 0..20 {
+            assert!(status.starts_with(&client.ask(GET).await.unwrap().status.to_string()));
+        }
+        assert_eq!((one.heard(), other.heard()), (10, 10), "{status}");
+        balancer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_last_backend_that_is_not_down_is_never_left_alone() {
+    let busy = Backend::start(|heard| {
+        Reply::Say(if heard.head.starts_with("GET /ready") { ok("ready") } else { BUSY.into() })
+    })
+    .await;
+    let down = Backend::start(|_| Reply::Close).await;
+    let mut settings = settings(&[&busy, &down]);
+    settings.health.path = Some("/ready".into());
+    settings.ejection.failures = 3;
+    let balancer = balance(settings).await;
+    assert_eq!(balancer_state(&balancer, &down).await, "down");
+    let mut client = Client::connect(&balancer).await;
+    for _ in 0..10 {
+        assert_eq!(client.ask(GET).await.unwrap().body, "busy");
+    }
+    assert_eq!(balancer_state(&balancer, &busy).await, "up");
     balancer.stop().await.unwrap();
 }
 
