@@ -65,10 +65,11 @@ pub async fn forward(worker: &Arc<Worker>, front: &Arc<Front>, mut request: Requ
     }
     let upgrade = upgrade.filter(|_| is_extended || head::wants_websocket(&parts));
     let is_held = parts.headers.contains_key(header::EXPECT);
-    match pass(worker, front, &parts, |bounds| Upload::new(body, is_held, bounds), upgrade).await {
+    let response = match pass(worker, front, &parts, |bounds| Upload::new(body, is_held, bounds), upgrade).await {
         Answered::Own(response) => response,
         Answered::Passed(passed) => passed.into_response(worker),
-    }
+    };
+    if parts.version == Version::HTTP_2 { response.map(|body| worker.streams.watch(body)) } else { response }
 }
 
 /// What came of a request.

@@ -40,6 +40,7 @@ mod repeat;
 mod room;
 mod running;
 pub mod settings;
+mod streams;
 pub mod tls;
 mod tunnel;
 mod upload;

@@ -16,13 +16,16 @@ use crate::backend::Backend;
 use crate::decode::{Decoder, Piece};
 use crate::exchange::Exchange;
 use crate::plan::{Plan, Seat};
+use crate::streams;
 use crate::upload::Upload;
 use crate::worker::Worker;
 
 /// A body.
+#[derive(Debug)]
 pub enum Outbound {
     Whole(Option<Bytes>),
     Stream(Box<Download>),
+    Watched(Arc<streams::Stream>),
 }
 
 impl Outbound {
@@ -30,13 +33,16 @@ impl Outbound {
         Self::Whole(Some(body).filter(|body| !body.is_empty()))
     }
 
-    pub fn stream(download: Download) -> Self {
+    pub fn stream(mut download: Download) -> Self {
         if download.decoder.is_done() {
             // Nothing to come: the connection is free already.
             drop(download);
             return Self::Whole(None);
         }
-        Self::Stream(Box::new(download))
+        match download.at_hand() {
+            Some(body) => Self::whole(body),
+            None => Self::Stream(Box::new(download)),
+        }
     }
 }
 
@@ -48,6 +54,7 @@ impl http_body::Body for Outbound {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Stream(download) => download.poll_frame(context),
+            Self::Watched(stream) => stream.poll_frame(context),
         }
     }
 
@@ -55,6 +62,7 @@ impl http_body::Body for Outbound {
         match self {
             Self::Whole(body) => body.is_none(),
             Self::Stream(download) => download.exchange.is_none(),
+            Self::Watched(stream) => stream.ask(Self::is_end_stream).unwrap_or_default(),
         }
     }
 
@@ -66,6 +74,7 @@ impl http_body::Body for Outbound {
                 Decoder::Length(length) => SizeHint::with_exact(length),
                 Decoder::Chunked(_) | Decoder::UntilClose => SizeHint::default(),
             },
+            Self::Watched(stream) => stream.ask(Self::size_hint).unwrap_or_default(),
         }
     }
 }
@@ -169,6 +178,7 @@ impl Drop for Account {
 }
 
 /// A body that passes through.
+#[derive(Debug)]
 pub struct Download {
     worker: Arc<Worker>,
     pause: Duration,
@@ -217,6 +227,20 @@ impl Download {
             download.finish();
         }
         download
+    }
+
+    /// The whole body, where it was read with the head: its place at the backend is free before the client takes it.
+    fn at_hand(&mut self) -> Option<Bytes> {
+        let exchange = self.exchange.as_mut().filter(|exchange| exchange.is_sent())?;
+        let Decoder::Length(length) = self.decoder else { return None };
+        if (exchange.link.read.len() as u64) < length {
+            return None;
+        }
+        let Ok(Piece::Data(data)) = self.decoder.next(&mut exchange.link.read) else { return None };
+        self.bytes += data.len() as u64;
+        self.account.sent(data.len());
+        self.finish();
+        Some(data)
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {

@@ -14,6 +14,7 @@ use crate::eject::{self, Facts};
 use crate::figures::Count;
 use crate::observe::{Observation, Observe};
 use crate::plan::{Plan, Seat};
+use crate::streams::Streams;
 
 #[derive(Debug)]
 pub struct Worker {
@@ -25,6 +26,7 @@ pub struct Worker {
     pub access: AccessLog,
     pub observe: Observe,
     pub defence: Option<Arc<Defence>>,
+    pub streams: Streams,
     /// A request is done, while others wait for its place.
     pub freed: Notify,
 }
@@ -75,6 +77,7 @@ impl Worker {
             access,
             observe,
             defence,
+            streams: Streams::default(),
             freed: Notify::new(),
         }
     }
@@ -83,7 +86,7 @@ impl Worker {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes each plan that comes, and looks every second at connections that nobody needs any more.
+    /// Takes each plan that comes, and looks every second at connections that nobody needs any more and at answers that nobody takes.
     pub async fn follow(self: Arc<Self>, mut plans: watch::Receiver<Arc<Plan>>) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -99,6 +102,7 @@ impl Worker {
                 }
                 _ = tick.tick() => {
                     let plan = self.plan();
+                    self.streams.give_up(Instant::now(), plan.settings.times.stall);
                     for seat in &plan.seats {
                         self.lane(&seat.backend).sweep(Instant::now(), plan.settings.times.kept);
                     }

@@ -4,7 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use ntier_balancer::Running;
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
 
 use crate::stage::{Backend, Client, GET, Reply, ask, balance, named, ok, settings, status, until};
 
@@ -58,6 +65,50 @@ async fn security_h1_whoever_does_not_read_is_given_up() {
     let mut client = Client::connect(&balancer).await;
     client.say(GET).await;
     until(async || status(&balancer).await["connections"]["open"] == 0).await;
+    balancer.stop().await.unwrap();
+}
+
+/// A client of HTTP/2 that takes no body.
+async fn taking_nothing(balancer: &Running) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let stream = tokio::net::TcpStream::connect(balancer.address).await.unwrap();
+    let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = client.initial_stream_window_size(0).handshake(TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn get() -> Request<Empty<Bytes>> {
+    Request::get("http://h/").body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn security_h3_answers_that_are_whole_take_no_place_while_their_clients_take_none() {
+    let backend = named("here").await;
+    let mut settings = settings(&[&backend]);
+    settings.limits.pending = 1;
+    let balancer = balance(settings).await;
+    let (mut sender, connection) = taking_nothing(&balancer).await;
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        answers.push(sender.send_request(get()).await.unwrap());
+        assert_eq!(answers.last().unwrap().status(), 200);
+    }
+    assert_eq!(ask(&balancer, GET).await.status, 200);
+    connection.abort();
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn security_h3_who_takes_nothing_of_an_answer_is_given_up() {
+    let large = Backend::start(|_| Reply::Say(ok(&"x".repeat(8 << 20)))).await;
+    let mut settings = settings(&[&large]);
+    settings.times.stall = Duration::from_millis(50);
+    let balancer = balance(settings).await;
+    let (mut sender, connection) = taking_nothing(&balancer).await;
+    let answer = sender.send_request(get()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    until(async || status(&balancer).await["backends"][0]["pending"] == 0).await;
+    drop(answer);
+    connection.abort();
     balancer.stop().await.unwrap();
 }
 
