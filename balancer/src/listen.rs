@@ -44,6 +44,8 @@ const BACKLOG: i32 = 4096;
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests at once on one connection of HTTP/2.
 const STREAMS: u32 = 250;
+/// What is kept of an answer for a stream whose client is slower than its backend: 8 MB for all of a connection.
+const SEND_BYTES: usize = 32 << 10;
 
 /// Binds one listener for each worker; port 0 picks a free one for all.
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
@@ -349,6 +351,7 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .enable_connect_protocol()
+        .max_send_buf_size(SEND_BYTES)
         .max_header_list_size(u32::try_from(HEADER_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
