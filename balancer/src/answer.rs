@@ -43,6 +43,7 @@ impl Refusal {
     pub fn of(failure: &Failure) -> Self {
         match failure {
             Failure::Connect(_) => Self::Unreachable,
+            Failure::Own(_) => Self::Busy,
             Failure::Unanswered { .. } | Failure::Broken(_) => Self::FateUnknown,
             Failure::Malformed(_) => Self::BadAnswer,
             Failure::Late => Self::Late,
@@ -129,6 +130,7 @@ mod tests {
         let cause = || io::Error::other("connect to 10.0.0.7:54321 refused");
         for (failure, status, code, retry) in [
             (Failure::Connect(cause()), 503, "NTIER203", true),
+            (Failure::Own(cause()), 503, "NTIER202", true),
             (Failure::Unanswered { cause: cause(), was_reused: false }, 502, "NTIER204", false),
             (Failure::Late, 504, "NTIER206", false),
             (Failure::Client(ClientFault::Slow), 408, "NTIER211", false),

@@ -21,6 +21,9 @@ const HELD: Duration = Duration::from_secs(1);
 pub enum Failure {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
+    /// There are no more file descriptors or ports here, which is not the backend's fault.
+    #[error("no connection can be made from here: {0}")]
+    Own(io::Error),
     /// Not a byte of an answer came.
     #[error("closed without an answer: {cause}")]
     Unanswered {

@@ -18,7 +18,7 @@ use crate::decode::Head;
 use crate::exchange::{Exchange, Failure};
 use crate::guard;
 use crate::head::{self, Via};
-use crate::link::Link;
+use crate::link::{self, Link};
 use crate::observe::Observation;
 use crate::outbound::{Account, Download, Outbound, Ticket};
 use crate::plan::{Ask, Plan, Seat, Tried};
@@ -369,6 +369,10 @@ impl Visit<'_> {
         let may_repeat = match failure {
             // The client's fault is nobody else's.
             Failure::Client(_) => return false,
+            Failure::Own(cause) => {
+                self.worker.observe.tell(&Observation::Exhausted { cause: &cause.to_string() });
+                return false;
+            }
             Failure::Connect(_) => true,
             Failure::Unanswered { .. } => is_repeatable(),
             Failure::Broken(_) | Failure::Malformed(_) | Failure::Late => false,
@@ -428,6 +432,7 @@ impl Visit<'_> {
                 figures.connections.add(1);
                 Ok(link)
             }
+            Err(cause) if link::is_own(&cause) => Err(Failure::Own(cause)),
             Err(cause) => {
                 figures.refused.add(1);
                 Err(Failure::Connect(cause))

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::backend::{Backend, Health};
 use crate::decode;
 use crate::observe::{Observation, Observe};
-use crate::settings;
+use crate::{link, settings};
 
 /// What is held of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,9 @@ pub async fn watch(backend: Arc<Backend>, policy: settings::Health, observe: Obs
     loop {
         let asked = timeout(policy.timeout, ask(backend.address, &path)).await;
         let asked = asked.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within the time")));
-        let next = standing.heard(asked.is_ok(), &policy);
+        // What is missing here says nothing about the backend.
+        let is_heard = !asked.as_ref().is_err_and(link::is_own);
+        let next = if is_heard { standing.heard(asked.is_ok(), &policy) } else { standing };
         if next.health != standing.health {
             turn(&backend, standing.health, next.health, asked.err(), observe);
         }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
@@ -31,6 +32,14 @@ pub struct Link {
     pub is_reused: bool,
     /// When it was last used.
     pub rested: Instant,
+}
+
+/// Whether there was nothing left here for a connection, which says nothing about who was to be reached.
+pub fn is_own(cause: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(cause),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
+    )
 }
 
 impl Link {
@@ -80,5 +89,18 @@ impl Link {
     /// For a tunnel: the connection and what was read ahead of it.
     pub fn into_parts(self) -> (TcpStream, BytesMut) {
         (self.stream, self.read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_here_is_nobody_elses_fault() {
+        for (errno, expected) in [(Errno::MFILE, true), (Errno::ADDRNOTAVAIL, true), (Errno::CONNREFUSED, false)] {
+            assert_eq!(is_own(&errno.into()), expected, "{errno}");
+        }
+        assert!(!is_own(&io::ErrorKind::TimedOut.into()));
     }
 }

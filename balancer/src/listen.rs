@@ -9,6 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ const BACKLOG: i32 = 4096;
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Requests at once on one connection of HTTP/2.
 const STREAMS: u32 = 250;
+/// A connection of HTTP/2 on which nothing is asked for so long takes nothing new; what is under way on it is answered.
+const IDLE: Duration = Duration::from_mins(3);
 /// What is kept of an answer for a stream whose client is slower than its backend: 8 MB for all of a connection.
 const SEND_BYTES: usize = 32 << 10;
 
@@ -343,9 +346,13 @@ async fn http2_connection<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let requests = Arc::new(AtomicU64::new(0));
     let service = {
-        let (worker, front) = (worker.clone(), front.clone());
-        service_fn(move |request| answer(worker.clone(), front.clone(), request))
+        let (worker, front, requests) = (worker.clone(), front.clone(), requests.clone());
+        service_fn(move |request| {
+            requests.fetch_add(1, Relaxed);
+            answer(worker.clone(), front.clone(), request)
+        })
     };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -357,15 +364,27 @@ where
         .keep_alive_timeout(Duration::from_secs(20))
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let done = tokio::select! {
+    tokio::select! {
         biased;
-        done = connection.as_mut() => done,
-        () = asked(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        done = connection.as_mut() => return done.map_err(|cause| fault(worker, &front, &cause)),
+        () = asked(&mut stop) => {}
+        () = idle(&requests) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await.map_err(|cause| fault(worker, &front, &cause))
+}
+
+/// Returns when no request has come for [`IDLE`], or up to twice as long.
+async fn idle(requests: &AtomicU64) {
+    let mut before = requests.load(Relaxed);
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let now = requests.load(Relaxed);
+        if now == before {
+            return;
         }
-    };
-    done.map_err(|cause| fault(worker, &front, &cause))
+        before = now;
+    }
 }
 
 /// In a box: it has 3 kB, and hyper moves it several times until it has a task.

@@ -37,6 +37,10 @@ pub enum Observation<'a> {
     ConnectionFailed {
         cause: &'a str,
     },
+    /// The balancer itself cannot make another connection.
+    Exhausted {
+        cause: &'a str,
+    },
     Reloaded,
     CertificateRead,
     /// The one before stays in use.
@@ -79,6 +83,7 @@ impl Observe {
                 let again = if *again { ", goes again" } else { "" };
                 eprintln!("request not answered{again} backend={backend}: {cause}");
             }
+            Observation::Exhausted { cause } => eprintln!("no more connections can be made: {cause}"),
             Observation::CertificateRead => eprintln!("certificate read"),
             Observation::CertificateNotRead { cause } => eprintln!("certificate not read: {cause}"),
             Observation::Reloaded => eprintln!("settings reloaded"),

@@ -20,7 +20,7 @@ use tokio::time::interval;
 
 use crate::end::End;
 use crate::failure::Failure;
-use crate::{arguments, succession, table};
+use crate::{arguments, descriptors, succession, table};
 
 /// How long a balancer may take to say how it does.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     if let Some(("status", flags)) = flags.subcommand() {
         return status(flags);
     }
+    descriptors::allow_all();
     let loaded = arguments::settings(flags, Mode::Serve)?;
     let service = balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults))?;
     if service.backends.is_empty() && loaded.settings.database.is_none() {

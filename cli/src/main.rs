@@ -6,6 +6,7 @@
 mod arguments;
 mod balance;
 mod bans;
+mod descriptors;
 mod end;
 mod engine;
 mod failure;

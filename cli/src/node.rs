@@ -5,13 +5,14 @@ use ntier::project::{Project, Source};
 use ntier::server::{self, Running};
 use ntier::settings::{Mode, Settings};
 
-use crate::arguments;
 use crate::end::End;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::watch::Watch;
+use crate::{arguments, descriptors};
 
 pub async fn run(name: &str, flags: &ArgMatches) -> Result<(), Failure> {
+    descriptors::allow_all();
     let mode = if name == "dev" { Mode::Dev } else { Mode::Serve };
     let loaded = arguments::settings(flags, mode)?;
     let program = std::env::current_exe()?;
