@@ -1,5 +1,6 @@
 //! What happened, as values; how it is shown is decided here. Headers, bodies and query strings are never part of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Something worth telling an operator.
@@ -40,6 +41,10 @@ pub enum Observation<'a> {
     /// The balancer itself cannot make another connection.
     Exhausted {
         cause: &'a str,
+    },
+    /// A socket was handed down of which the settings say nothing.
+    Unused {
+        place: SocketAddr,
     },
     Reloaded,
     CertificateRead,
@@ -84,6 +89,11 @@ impl Observe {
                 eprintln!("request not answered{again} backend={backend}: {cause}");
             }
             Observation::Exhausted { cause } => eprintln!("no more connections can be made: {cause}"),
+            Observation::Unused { place } => {
+                eprintln!(
+                    "a socket that was handed down is closed, as neither listen nor redirect is there address={place}"
+                );
+            }
             Observation::CertificateRead => eprintln!("certificate read"),
             Observation::CertificateNotRead { cause } => eprintln!("certificate not read: {cause}"),
             Observation::Reloaded => eprintln!("settings reloaded"),

@@ -63,7 +63,8 @@ pub struct Beside {
     pub issued: Option<Told>,
     /// Who is kept out.
     pub defence: Option<Arc<Defence>>,
-    /// Sockets that listen already, such as those of a balancer whose place it takes, or of systemd.
+    /// Sockets that listen already, such as those of a balancer whose place it takes, or of systemd. Those are used that listen where the
+    /// settings say.
     pub inherited: Vec<TcpListener>,
 }
 
@@ -78,9 +79,16 @@ pub async fn start(settings: Settings, beside: Beside, observe: Observe) -> Resu
     let Beside { registered, issued, defence, inherited } = beside;
     let workers = settings.workers.unwrap_or_else(processors).max(1);
     let refused = |place: String| move |cause| Error::Listen { place, cause };
-    let is_redirect = |listener: &TcpListener| listener.local_addr().ok() == settings.redirect;
-    let (mut redirects, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(is_redirect);
-    let redirect = match settings.redirect.filter(|_| settings.tls.is_some() || issued.is_some()) {
+    let redirect = settings.redirect.filter(|_| settings.tls.is_some() || issued.is_some());
+    let (mut redirects, inherited): (Vec<_>, Vec<_>) =
+        inherited.into_iter().partition(|listener| redirect.is_some_and(|place| is_at(listener, place)));
+    let (inherited, others): (Vec<_>, Vec<_>) =
+        inherited.into_iter().partition(|listener| is_at(listener, settings.listen));
+    for place in others.iter().filter_map(|listener| listener.local_addr().ok()) {
+        observe.tell(&Observation::Unused { place });
+    }
+    drop(others);
+    let redirect = match redirect {
         None => None,
         Some(place) => {
             Some(redirects.pop().map_or_else(|| redirect::bind(place), Ok).map_err(refused(place.to_string()))?)
@@ -136,6 +144,15 @@ pub async fn start(settings: Settings, beside: Beside, observe: Observe) -> Resu
         Ok(())
     });
     Ok(Running { address, admin, admin_socket, listeners, reload, stop, access, serving, others })
+}
+
+/// Whether it listens there; port 0 stands for any.
+fn is_at(listener: &TcpListener, place: SocketAddr) -> bool {
+    listener.local_addr().is_ok_and(|found| {
+        let is_same = found.ip().to_canonical() == place.ip().to_canonical();
+        let is_all = found.ip().is_unspecified() && place.ip().is_unspecified();
+        (is_same || is_all) && (found.port() == place.port() || place.port() == 0)
+    })
 }
 
 /// One worker for each.

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::ArgMatches;
 use ntier::balance::{self, Beside, Place, Running};
-use ntier::settings::Mode;
+use ntier::settings::{Mode, Settings};
 use serde_json::Value;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,7 +50,7 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     println!("for operators {} (ntier balance status)", running.admin);
     let failed = tokio::select! {
         () = end.asked() => None,
-        failed = serve(&mut running, flags, file) => Some(failed?),
+        failed = serve(&mut running, flags, &loaded.settings, file) => Some(failed?),
     };
     if failed.is_none() {
         eprintln!("stopping: requests under way are answered first; once more ends at once");
@@ -63,7 +63,7 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// Serves, and does what signals say; comes back only when serving ends.
-async fn serve(running: &mut Running, flags: &ArgMatches, file: PathBuf) -> Result<(), Failure> {
+async fn serve(running: &mut Running, flags: &ArgMatches, began: &Settings, file: PathBuf) -> Result<(), Failure> {
     let mut reload = signal(SignalKind::hangup())?;
     let mut succeed = signal(SignalKind::user_defined2())?;
     let mut tick = interval(Duration::from_secs(1));
@@ -74,7 +74,7 @@ async fn serve(running: &mut Running, flags: &ArgMatches, file: PathBuf) -> Resu
             ended = running.failed() => return ended.map_err(|cause| Failure::new(format!("the balancer ended: {cause}"))),
             _ = reload.recv() => {
                 running.reopen_log();
-                read_again(running, flags).await;
+                read_again(running, flags, began).await;
             }
             _ = succeed.recv(), if successor.is_none() => match succession::begin(running) {
                 Ok(child) => successor = Some(child),
@@ -88,7 +88,7 @@ async fn serve(running: &mut Running, flags: &ArgMatches, file: PathBuf) -> Resu
                 let now = look(&file);
                 if now != seen {
                     seen = now;
-                    read_again(running, flags).await;
+                    read_again(running, flags, began).await;
                 }
             }
         }
@@ -110,9 +110,10 @@ async fn gone(successor: &mut Option<Child>) -> String {
 }
 
 /// What cannot be used leaves everything as it was.
-async fn read_again(running: &Running, flags: &ArgMatches) {
+async fn read_again(running: &Running, flags: &ArgMatches, began: &Settings) {
+    let assemble = |settings: &Settings| balance::assemble_again(settings, began, running.address);
     let service = arguments::settings(flags, Mode::Serve)
-        .and_then(|loaded| balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults)));
+        .and_then(|loaded| assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults)));
     match service {
         Ok(service) => running.reload(service).await,
         Err(failure) => {

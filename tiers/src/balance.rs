@@ -66,6 +66,19 @@ pub fn assemble(settings: &Settings) -> Result<settings::Settings, Vec<Fault>> {
     if faults.is_empty() { Ok(service) } else { Err(faults) }
 }
 
+/// Likewise where a balancer goes on with other settings. Where it listens and which certificates an authority issues stays as it `began`,
+/// so what speaks TLS is held against that.
+pub fn assemble_again(
+    settings: &Settings,
+    began: &Settings,
+    address: SocketAddr,
+) -> Result<settings::Settings, Vec<Fault>> {
+    let mut settings = settings.clone();
+    settings.balance.service.listen = address;
+    settings.balance.acme.clone_from(&began.balance.acme);
+    assemble(&settings)
+}
+
 /// What is missing for certificates of an authority.
 fn check_acme(acme: &Acme, has_database: bool, has_redirect: bool) -> impl Iterator<Item = String> {
     let is_asked = !acme.domains.is_empty();
@@ -178,6 +191,27 @@ mod tests {
                 expected,
                 "{certificate:?} {redirect:?}"
             );
+        }
+    }
+
+    #[test]
+    fn security_s3_tls_stays_where_the_network_is_answered() {
+        let mut began = Settings::new(Mode::Serve);
+        began.balance.service.listen = "0.0.0.0:443".parse().unwrap();
+        (began.balance.certificate, began.balance.key) = (Some("c.pem".into()), Some("k.pem".into()));
+        let mut plain = Settings::new(Mode::Serve);
+        plain.balance.service.listen = "127.0.0.1:8000".parse().unwrap();
+        // What an authority issues is asked for at the start only.
+        let mut later = plain.clone();
+        later.balance.acme.domains = vec!["shop.example".into()];
+        for (settings, address, is_right) in [
+            (&began, "0.0.0.0:443", true),
+            (&plain, "0.0.0.0:443", false),
+            (&later, "0.0.0.0:443", false),
+            (&plain, "127.0.0.1:8000", true),
+        ] {
+            let found = assemble_again(settings, &began, address.parse().unwrap());
+            assert_eq!(found.is_ok(), is_right, "{address}");
         }
     }
 

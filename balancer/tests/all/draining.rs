@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::stage::{Client, GET, UPGRADE, balance, echo, named, ok, operator, settings, status, until};
+use crate::stage::{Client, GET, UPGRADE, ask, balance, echo, named, ok, operator, settings, status, until};
 
 #[tokio::test]
 async fn what_is_under_way_is_answered_and_nothing_new_is_taken() {
@@ -77,6 +77,25 @@ async fn websockets_are_told_to_come_back() {
     assert_eq!(heard, [0x88, 2, 0x03, 0xf4], "1012: the service restarts");
     drop(client);
     stopping.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn security_s3_sockets_are_taken_only_where_the_settings_say() {
+    let backend = named("here").await;
+    let settings = settings(&[&backend]);
+    let bound = |ip: [u8; 4]| std::net::TcpListener::bind((std::net::Ipv4Addr::from(ip), 0)).unwrap();
+    let (theirs, before, redirect) = (bound([127, 0, 0, 1]), bound([127, 0, 0, 2]), bound([127, 0, 0, 3]));
+    let place = |listener: &std::net::TcpListener| listener.local_addr().unwrap();
+    let (kept, dropped) = (place(&theirs), [place(&before), place(&redirect)]);
+    // The redirect is not asked for any more, and it listened elsewhere too.
+    let beside = Beside { inherited: vec![redirect, before, theirs], ..Beside::default() };
+    let balancer = start(settings, beside, Observe::Nothing).await.unwrap();
+    assert_eq!(balancer.address, kept);
+    assert_eq!(ask(&balancer, GET).await.body, "here");
+    for place in dropped {
+        assert!(tokio::net::TcpStream::connect(place).await.is_err(), "{place} is closed");
+    }
+    balancer.stop().await.unwrap();
 }
 
 #[tokio::test]
