@@ -131,6 +131,20 @@ fn two_balancers_share_what_one_obtained_in_a_handshake_and_renew_it() {
     until("both show the next one", || stage.shared()[0] != first[0]);
 }
 
+#[test]
+fn a_certificate_that_nobody_can_read_is_asked_for_again_and_stops_no_other() {
+    let stage = Stage::start(&["a.test", "b.test"], 3600);
+    let _balancers = HOSTS.map(|host| stage.balancer(host, "http-01", stage.pebble.port));
+    stage.pebble.name("a.test", address(HOSTS[0]));
+    stage.pebble.name("b.test", address(HOSTS[1]));
+    stage.world.sql("update ntier.certificates set next_at = clock_timestamp() where name = 'a.test'");
+    until("the first is there", || HOSTS.iter().all(|host| stage.shown(*host, "a.test").is_some()));
+    stage.world.sql("update ntier.certificates set number = number + 1, sealed = 'sealed1.none' where name = 'a.test'");
+    stage.world.sql("update ntier.certificates set next_at = clock_timestamp() where name = 'b.test'");
+    stage.shared();
+    until("it is replaced", || stage.row("number") == "3");
+}
+
 /// A way to the authority on which nothing goes on until it is opened.
 fn door(to: u16) -> (u16, std::sync::mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

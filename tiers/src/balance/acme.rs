@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use crate::database::visitor;
 use crate::settings::{Challenge, Settings};
 use order::Authority;
-use store::{Asked, Look, Store};
+use store::{Asked, Known, Look, Store};
 
 /// Between two looks.
 const PACE: Duration = Duration::from_secs(1);
@@ -61,6 +61,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// What concerns the certificate of one name, and no other.
+    fn is_of_one_name(&self) -> bool {
+        matches!(self, Self::Sealed(_) | Self::Unusable(_) | Self::Lost)
+    }
+
     fn kind(&self) -> when::Failure {
         match self {
             Self::Database(_) | Self::Authority(instant_acme::Error::Other(_)) => when::Failure::Unreached,
@@ -106,6 +111,8 @@ struct Keeper {
     told: watch::Sender<Arc<Issued>>,
     /// With the number of each.
     certificates: HashMap<String, (i64, Certificate)>,
+    /// The numbers of those that cannot be read.
+    unread: HashMap<String, i64>,
     proofs: HashMap<Asked, Certificate>,
     asked: Vec<Asked>,
     /// What was said last of what is wrong: it is not said every second.
@@ -123,6 +130,7 @@ impl Keeper {
             authority: Arc::new(Authority::new(acme)),
             told,
             certificates: HashMap::new(),
+            unread: HashMap::new(),
             proofs: HashMap::new(),
             asked: Vec::new(),
             fault: None,
@@ -180,10 +188,16 @@ impl Keeper {
             if self.certificates.get(&known.name).is_some_and(|(number, _)| *number == known.number) {
                 continue;
             }
-            let (number, certificate) = store.certificate(&known.name).await?;
-            self.certificates.insert(known.name.clone(), (number, certificate));
-            eprintln!("certificate in use, until {} tls.name={}", known.until, known.name);
-            is_other = true;
+            match store.certificate(&known.name).await {
+                Ok(found) => {
+                    self.certificates.insert(known.name.clone(), found);
+                    self.unread.remove(&known.name);
+                    eprintln!("certificate in use, until {} tls.name={}", known.until, known.name);
+                    is_other = true;
+                }
+                Err(cause) if cause.is_of_one_name() => self.unread(store, known, &cause).await?,
+                Err(cause) => return Err(cause),
+            }
         }
         if look.asked != self.asked {
             self.proofs.retain(|asked, _| look.asked.contains(asked));
@@ -196,6 +210,20 @@ impl Keeper {
             is_other = true;
         }
         Ok(is_other)
+    }
+
+    /// One that cannot be read is told once, and another is asked for: unless it is this balancer's key that is wrong, by which the account
+    /// could not be read either.
+    async fn unread(&mut self, store: &Store, known: &Known, cause: &Error) -> Result<(), Error> {
+        if self.unread.insert(known.name.clone(), known.number) == Some(known.number) {
+            return Ok(());
+        }
+        eprintln!("certificate not read: {cause} tls.name={}", known.name);
+        if matches!(store.account().await, Ok(Some(_))) {
+            store.wanted(&known.name, known.number).await
+        } else {
+            Ok(())
+        }
     }
 
     fn issued(&self) -> Issued {

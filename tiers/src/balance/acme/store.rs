@@ -118,6 +118,14 @@ impl Store {
         Ok((number, Certificate::read(&chain, &key)?))
     }
 
+    /// Another is due in place of this one.
+    pub async fn wanted(&self, name: &str, number: i64) -> Result<(), Error> {
+        let wanted = "update ntier.certificates set next_at = clock_timestamp() \
+                      where directory = $1 and name = $2 and number = $3 and failures = 0 and next_at > clock_timestamp()";
+        self.run(vec![Statement::new(wanted, &[&self.directory, name, &number.to_string()])]).await?;
+        Ok(())
+    }
+
     /// This balancer is to ask for one, which has failed so many times in a row; `None` where another does, or nobody has to.
     pub async fn claim(&self, name: &str) -> Result<Option<usize>, Error> {
         self.vault()?;
