@@ -2,9 +2,9 @@
 //! (checklist H6). An authority that issues certificates is answered here too (RFC 8555, 8.3).
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -13,43 +13,82 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ntier_security::defence::Defence;
+use ntier_security::firewall::Facts;
+use ntier_security::network;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::issued::Told;
 use crate::outbound::Outbound;
+use crate::plan::Plan;
+use crate::room::{self, Room};
 
-/// Connections at once, and how long each may last.
+/// Connections at once, in all and from one address, and how long each may last.
 const CONNECTIONS: usize = 1000;
+const PER_ADDRESS: usize = 50;
 const LONGEST: Duration = Duration::from_secs(20);
+/// How long a request's head may take: it is a few lines.
+const HEAD: Duration = Duration::from_secs(3);
 
-/// Answers until it is aborted. `port` is that of TLS.
-pub async fn serve(listener: std::net::TcpListener, port: u16, issued: Option<Told>) -> std::io::Result<()> {
+/// What it answers by.
+#[derive(Debug)]
+pub struct Redirect {
+    /// Of TLS.
+    pub port: u16,
+    pub issued: Option<Told>,
+    pub defence: Option<Arc<Defence>>,
+    pub plans: watch::Receiver<Arc<Plan>>,
+}
+
+/// Answers until it is aborted.
+pub async fn serve(listener: std::net::TcpListener, redirect: Redirect) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let (redirect, room, all) = (Arc::new(redirect), Arc::<Room>::default(), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return Ok(()) };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(place) = all.clone().acquire_owned().await else { return Ok(()) };
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let issued = issued.clone();
+        let peer = peer.ip().to_canonical();
+        let limits = redirect.plans.borrow().settings.limits;
+        let limits = room::Limits { all: CONNECTIONS, per_address: limits.per_address.min(PER_ADDRESS) };
+        let Some(room) = room.enter(peer, redirect.is_trusted(peer), limits) else { continue };
+        let redirect = redirect.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let parts = request.into_parts().0;
-                let told = issued.as_ref().map(|issued| issued.borrow().clone());
-                let proof = told.as_ref().and_then(|issued| issued.answer(parts.uri.path()));
-                let response = proof.map_or_else(|| answer(&parts, port), prove).map(Outbound::whole);
+                let response = redirect.respond(peer, &request.into_parts().0).map(Outbound::whole);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
+                .header_read_timeout(HEAD)
                 .serve_connection(TokioIo::new(stream), service);
             let _ = timeout(LONGEST, connection).await;
-            drop(place);
+            drop((place, room));
         });
+    }
+}
+
+impl Redirect {
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.plans.borrow().settings.trusted_proxy.iter().any(|network| network.contains(peer))
+    }
+
+    /// An authority is answered whoever it is; everybody else only if let in.
+    fn respond(&self, peer: IpAddr, parts: &Parts) -> Response<Bytes> {
+        let issued = self.issued.as_ref().map(|issued| issued.borrow().clone());
+        if let Some(proof) = issued.as_ref().and_then(|issued| issued.answer(parts.uri.path())) {
+            return prove(proof);
+        }
+        let client = network::client_of(peer, &parts.headers, &self.plans.borrow().settings.trusted_proxy);
+        let facts = Facts::new(client, &parts.method, &parts.uri, &parts.headers);
+        match self.defence.as_ref().map_or(Ok(()), |defence| defence.admit(&facts, Instant::now())) {
+            Ok(()) => answer(parts, self.port),
+            Err(refusal) => refusal.response().map(Bytes::from),
+        }
     }
 }
 

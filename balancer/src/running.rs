@@ -23,6 +23,7 @@ use crate::listen::{Shared, Sources};
 use crate::members::{Known, Resolved};
 use crate::observe::{Observation, Observe};
 use crate::plan::{Member, Plan};
+use crate::redirect::Redirect;
 use crate::settings::{Files, Place, Settings};
 use crate::worker::Worker;
 use crate::{admin, health, listen, members, redirect, tls};
@@ -126,7 +127,8 @@ pub async fn start(settings: Settings, beside: Beside, observe: Observe) -> Resu
         tokio::spawn(admin::serve(door, Arc::new(operators))).abort_handle(),
     ];
     if let Some(redirect) = redirect {
-        others.push(tokio::spawn(redirect::serve(redirect, address.port(), issued)).abort_handle());
+        let answers = Redirect { port: address.port(), issued, defence, plans: plans.clone() };
+        others.push(tokio::spawn(redirect::serve(redirect, answers)).abort_handle());
     }
     let (crew, passed) = Crew::new(workers);
     let shared = Shared { plans, stop: stopped, room: Arc::default(), crew };

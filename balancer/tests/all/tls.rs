@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ntier_balancer::settings::Files;
+use ntier_balancer::{Beside, Observe, start};
+use ntier_security::defence::{self, Defence};
+use ntier_security::firewall::Rules;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -73,6 +77,29 @@ async fn security_h6_requests_come_by_tls_and_browsers_are_told_to_stay_there() 
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     // Plain HTTP is not spoken there.
     assert!(Client::connect(&balancer).await.ask(GET).await.is_none_or(|answer| answer.status != 200));
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn security_h1_the_redirect_has_limits_and_the_firewall_too() {
+    let backend = named("here").await;
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap();
+    let mut settings = settings(&[&backend]);
+    settings.tls = Some(certificate(folder.path(), "1"));
+    settings.redirect = Some(place);
+    settings.limits.per_address = 1;
+    let rules = Rules { methods: vec!["GET".into()], ..Rules::default() };
+    let defence = Defence::new(defence::Settings { rules, ..defence::Settings::default() }, Instant::now());
+    let beside = Beside { inherited: vec![listener], defence: Some(Arc::new(defence)), ..Beside::default() };
+    let balancer = start(settings, beside, Observe::Nothing).await.unwrap();
+    let connect = async || Client { stream: TcpStream::connect(place).await.unwrap(), buffer: Vec::new() };
+    let mut one = connect().await;
+    assert_eq!(one.ask(GET).await.unwrap().status, 308);
+    assert!(connect().await.is_ended().await, "it has one already");
+    let refused = one.ask("HEAD / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    assert!(refused.status != 308 && backend.heard() == 0, "{refused:?}");
     balancer.stop().await.unwrap();
 }
 
