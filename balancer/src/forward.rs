@@ -39,7 +39,6 @@ pub struct Front {
     /// True once the balancer is asked to end.
     pub stop: watch::Receiver<bool>,
     /// Its place among all connections; a websocket keeps it.
-    #[expect(dead_code, reason = "it is held")]
     pub place: Seated,
 }
 

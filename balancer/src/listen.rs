@@ -211,9 +211,7 @@ impl Arrivals<'_> {
         let plan = self.worker.plan();
         let peer = peer.ip().to_canonical();
         let is_trusted = plan.settings.trusted_proxy.iter().any(|network| network.contains(peer));
-        let limits = &plan.settings.limits;
-        let limits = Limits { all: limits.connections, per_address: limits.per_address };
-        let room = self.room.enter(peer, is_trusted, limits);
+        let room = self.room.enter(peer, is_trusted, limits(&plan));
         let (Some(room), Ok(place)) = (room, self.places.clone().try_acquire_owned()) else {
             self.worker.counts.turned_away.add(1);
             return;
@@ -235,6 +233,11 @@ impl Arrivals<'_> {
     }
 }
 
+fn limits(plan: &Plan) -> Limits {
+    let limits = &plan.settings.limits;
+    Limits { all: limits.connections, per_address: limits.per_address }
+}
+
 async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, plan: &Plan) -> Result<(), String> {
     let times = &plan.settings.times;
     let mut stop = front.stop.clone();
@@ -246,6 +249,9 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, p
         () = async { asked(&mut stop).await; tokio::time::sleep(FIRST_WORD).await } => return Ok(()),
     };
     let Ok(begun) = begun else { return Ok(()) };
+    if matches!(begun, Ok(Begun::Nowhere)) {
+        worker.counts.turned_away.add(1);
+    }
     let front = Arc::new(front);
     // Each has its own size, and there are many of the small one.
     match begun.map_err(|cause| cause.to_string())? {
@@ -257,7 +263,7 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, p
             Box::pin(http1_connection(worker, front, stream, stop, times.header)).await
         }
         Begun::Tls(Spoken::Http2(stream)) => Box::pin(http2_connection(worker, front, stream, stop)).await,
-        Begun::Plain(Spoken::Nothing) | Begun::Tls(Spoken::Nothing) => Ok(()),
+        Begun::Plain(Spoken::Nothing) | Begun::Tls(Spoken::Nothing) | Begun::Nowhere => Ok(()),
     }
 }
 
@@ -265,6 +271,8 @@ async fn connection(worker: &Arc<Worker>, stream: TcpStream, mut front: Front, p
 enum Begun {
     Plain(Spoken<Prefaced<TcpStream>>),
     Tls(Spoken<Box<Prefaced<TlsStream<Prefaced<TcpStream>>>>>),
+    /// There is no place for it.
+    Nowhere,
 }
 
 /// Whose connection it is, where a proxy says so; TLS, where it is spoken; what is spoken then.
@@ -277,6 +285,9 @@ async fn begin(mut stream: Prefaced<TcpStream>, front: &mut Front, plan: &Plan) 
         let source = source.to_canonical();
         front.is_trusted = settings.trusted_proxy.iter().any(|network| network.contains(source));
         (front.address, front.peer) = (source, source.to_string());
+        if !front.place.room.give(source, front.is_trusted, limits(plan)) {
+            return Ok(Begun::Nowhere);
+        }
     }
     let Some(tls) = &plan.tls else { return Ok(Begun::Plain(preface::hear(stream).await?)) };
     let mut stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;

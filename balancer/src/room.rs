@@ -35,13 +35,46 @@ impl Room {
     pub fn enter(self: &Arc<Self>, address: IpAddr, is_trusted: bool, limits: Limits) -> Option<Place> {
         let address = network(address);
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.all >= limits.all || (!is_trusted && here >= limits.per_address) {
+        if taken.all >= limits.all || !taken.add(address, is_trusted, limits) {
             return None;
         }
         taken.all += 1;
-        taken.by_address.insert(address, here + 1);
         Some(Place { room: self.clone(), address })
+    }
+}
+
+impl Taken {
+    /// One more of this address; false where it has as many as it may.
+    fn add(&mut self, address: IpAddr, is_trusted: bool, limits: Limits) -> bool {
+        let here = self.by_address.get(&address).copied().unwrap_or_default();
+        let has_room = is_trusted || here < limits.per_address;
+        if has_room {
+            self.by_address.insert(address, here + 1);
+        }
+        has_room
+    }
+
+    fn remove(&mut self, address: IpAddr) {
+        if let Entry::Occupied(mut here) = self.by_address.entry(address) {
+            *here.get_mut() -= 1;
+            if *here.get() == 0 {
+                here.remove();
+            }
+        }
+    }
+}
+
+impl Place {
+    /// It is another client's, as a proxy says; false where that one has as many as it may.
+    pub fn give(&mut self, address: IpAddr, is_trusted: bool, limits: Limits) -> bool {
+        let address = network(address);
+        let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = taken.add(address, is_trusted, limits);
+        if has_room {
+            taken.remove(self.address);
+            self.address = address;
+        }
+        has_room
     }
 }
 
@@ -60,12 +93,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.0.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
-        if let Entry::Occupied(mut here) = taken.by_address.entry(self.address) {
-            *here.get_mut() -= 1;
-            if *here.get() == 0 {
-                here.remove();
-            }
-        }
+        taken.remove(self.address);
     }
 }
 
@@ -88,5 +116,19 @@ mod tests {
         assert!(enter("198.51.100.1", true).is_none(), "it is full");
         drop(one);
         assert!(enter("192.0.2.1", true).is_some());
+    }
+
+    #[test]
+    fn security_h1_a_place_counts_for_whom_a_proxy_names() {
+        let (room, limits) = (Arc::new(Room::default()), Limits { all: 9, per_address: 1 });
+        let (proxy, client) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
+        let mut one = room.enter(proxy, true, limits).unwrap();
+        let mut two = room.enter(proxy, true, limits).unwrap();
+        assert!(one.give(client, false, limits) && !two.give(client, false, limits));
+        drop(one);
+        assert!(two.give(client, false, limits));
+        drop(two);
+        let taken = room.0.lock().unwrap();
+        assert!(taken.all == 0 && taken.by_address.is_empty(), "{taken:?}");
     }
 }

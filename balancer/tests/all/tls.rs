@@ -144,6 +144,17 @@ async fn security_h9_a_declared_proxy_says_whose_connection_it_is() {
     assert_eq!(ask(&balancer, &format!("{first}{forged}")).await.status, 200);
     let head = backend.last().head;
     assert!(head.contains("x-forwarded-for: 198.51.100.7\r\n"), "its client is no proxy: {head}");
+    // A limit for an address is for the client's.
+    let mut limited = settings.clone();
+    limited.limits.per_address = 1;
+    let other = balance(limited).await;
+    let mut one = Client::connect(&other).await;
+    assert_eq!(one.ask(&format!("{first}{GET}")).await.unwrap().status, 200);
+    assert!(Client::connect(&other).await.ask(&format!("{first}{GET}")).await.is_none());
+    let second = "PROXY TCP4 198.51.100.8 10.0.0.1 4000 80\r\n";
+    assert_eq!(ask(&other, &format!("{second}{GET}")).await.status, 200);
+    drop(one);
+    other.stop().await.unwrap();
     // Without it nothing is answered.
     assert!(Client::connect(&balancer).await.ask(GET).await.is_none());
     balancer.stop().await.unwrap();
