@@ -120,9 +120,9 @@ pub async fn pass(
     worker.deposit();
     let plan = worker.plan();
     let id = request_id();
-    let account = Account::new(worker, begun, || line(parts, front, &id));
     let settings = &plan.settings;
     let client = guard::client(front, &parts.headers, &settings.trusted_proxy);
+    let account = Account::new(worker, begun, || line(parts, front, client, &id));
     let client = Client { address: client, path: parts.uri.path() };
     if let Some(defence) = &worker.defence {
         let facts = Facts::new(client.address, &parts.method, &parts.uri, &parts.headers);
@@ -160,13 +160,13 @@ fn request_id() -> [u8; 32] {
     text
 }
 
-fn line(parts: &Parts, front: &Front, id: &[u8]) -> Line {
+fn line(parts: &Parts, front: &Front, client: IpAddr, id: &[u8]) -> Line {
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let theirs = || text("x-request-id").filter(|_| front.is_trusted);
     Line {
         at: SystemTime::now(),
         id: theirs().unwrap_or_else(|| String::from_utf8_lossy(id).into_owned()),
-        client: front.peer.clone(),
+        client: client.to_string(),
         method: parts.method.clone(),
         host: parts.uri.authority().map(|authority| authority.as_str().to_owned()).or_else(|| text("host")),
         path: parts.uri.path().to_owned(),
@@ -273,7 +273,7 @@ impl Visit<'_> {
         upgrade: Option<OnUpgrade>,
         begun: Instant,
     ) -> Answered {
-        let key = self.plan.key(self.parts, &self.front.peer);
+        let key = self.plan.key(self.parts, self.client.address);
         let turn = usize::try_from(self.worker.counts.requests.get()).unwrap_or_default();
         let mut course = Course::default();
         let mut last = Refusal::NoBackend;

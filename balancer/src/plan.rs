@@ -1,6 +1,6 @@
 //! What workers go by: the settings in force and the backends that there are. A plan is never changed; another one takes its place.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -138,12 +138,12 @@ impl Plan {
     }
 
     /// What requests have in common that go to the same backend.
-    pub fn key(&self, parts: &http::request::Parts, client: &str) -> Option<u64> {
+    pub fn key(&self, parts: &http::request::Parts, client: IpAddr) -> Option<u64> {
         if self.settings.choice != Choice::Hash {
             return None;
         }
         match &self.settings.hash_by {
-            HashBy::Address => Some(choose::hash(client.as_bytes())),
+            HashBy::Address => Some(choose::hash(client.to_string().as_bytes())),
             HashBy::Path => Some(choose::hash(parts.uri.path().as_bytes())),
             HashBy::Header(name) => parts.headers.get(name).map(|value| choose::hash(value.as_bytes())),
         }

@@ -374,6 +374,31 @@ async fn each_choice_asks_all_backends_and_a_key_asks_one() {
 }
 
 #[tokio::test]
+async fn clients_behind_a_proxy_are_spread_by_their_own_addresses() {
+    let (one, other) = (named("one").await, named("other").await);
+    let mut settings = settings(&[&one, &other]);
+    (settings.choice, settings.hash_by) = (Choice::Hash, HashBy::Address);
+    settings.trusted_proxy = vec!["127.0.0.1".parse().unwrap()];
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    settings.access_log = ntier_balancer::settings::AccessLog::File(log.clone());
+    let balancer = balance(settings).await;
+    let mut client = Client::connect(&balancer).await;
+    let mut asked = BTreeMap::<String, Vec<usize>>::new();
+    for at in (0..64).chain(0..64) {
+        let text = format!("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 198.51.100.{at}\r\n\r\n");
+        asked.entry(client.ask(&text).await.unwrap().body).or_default().push(at);
+    }
+    assert_eq!(asked.len(), 2);
+    for clients in asked.values() {
+        let (first, again) = clients.split_at(clients.len() / 2);
+        assert_eq!(first, again, "each comes to the same one again");
+    }
+    until(async || std::fs::read_to_string(&log).unwrap().contains(r#""client":"198.51.100.63""#)).await;
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_proxy_that_is_trusted_says_who_the_client_is() {
     let backend = named("here").await;
     let mut settings = settings(&[&backend]);
