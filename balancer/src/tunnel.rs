@@ -28,7 +28,7 @@ use crate::worker::Worker;
 /// What is read at once; it is on the stack meanwhile.
 const PIECE: usize = 16 << 10;
 
-/// How long both sides may take to end once they were told to.
+/// How long both sides may take to end once they were told to, or one side has said its last.
 const ENDING: Duration = Duration::from_secs(5);
 /// Clients are not told all at once: they come back at once.
 const SPREAD: f64 = 0.5;
@@ -147,7 +147,7 @@ where
             down.is_ending = true;
             late.restart();
         }
-        let moved = down.bytes + up.bytes;
+        let (moved, was_half) = (down.bytes + up.bytes, down.is_done || up.is_done);
         let ways = (down.poll(context, &mut backend, &mut client), up.poll(context, &mut client, &mut backend));
         match ways {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) | (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
@@ -155,10 +155,11 @@ where
             }
             _ => {}
         }
-        if down.bytes + up.bytes > moved && !down.is_ending {
+        let is_half = down.is_done || up.is_done;
+        if is_half != was_half || (down.bytes + up.bytes > moved && !down.is_ending) {
             late.restart();
         }
-        late.poll(context, if down.is_ending { ENDING } else { idle })
+        late.poll(context, if down.is_ending || is_half { ENDING } else { idle })
     })
     .await;
     (down.bytes, up.bytes)
@@ -276,6 +277,18 @@ mod tests {
         assert_eq!(heard, b"still heard");
         drop(backend);
         passing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_whose_backend_is_gone_ends_though_its_client_stays() {
+        let (mut client, near) = duplex(64);
+        let (backend, far) = duplex(64);
+        let passing = tokio::spawn(pass(near, far, BytesMut::new(), Duration::from_hours(1), pending()));
+        drop(backend);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        let ended = tokio::time::timeout(10 * ENDING, passing).await;
+        assert_eq!(ended.expect("it is not waited for an hour").unwrap(), (0, 0));
+        drop(client);
     }
 
     #[tokio::test]
