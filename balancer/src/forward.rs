@@ -124,6 +124,14 @@ pub async fn pass(
     let client = guard::client(front, &parts.headers, &settings.trusted_proxy);
     let account = Account::new(worker, begun, || line(parts, front, client, &id));
     let client = Client { address: client, path: parts.uri.path() };
+    let bounds = Bounds {
+        kept: if settings.retries.most > 0 { settings.retries.body_bytes } else { 0 },
+        most: settings.body_bytes,
+        rate: settings.body_rate,
+        pause: settings.times.body_pause,
+    };
+    // Before anything is refused: what is refused is read on for a while too, so that the answer is seen.
+    let upload = upload(bounds);
     if let Some(defence) = &worker.defence {
         let facts = Facts::new(client.address, &parts.method, &parts.uri, &parts.headers);
         if let Err(refusal) = defence.admit(&facts, begun) {
@@ -134,13 +142,6 @@ pub async fn pass(
     if let Err(fault) = head::check(parts) {
         return refuse(worker, account, Refusal::Malformed(fault), &client);
     }
-    let bounds = Bounds {
-        kept: if settings.retries.most > 0 { settings.retries.body_bytes } else { 0 },
-        most: settings.body_bytes,
-        rate: settings.body_rate,
-        pause: settings.times.body_pause,
-    };
-    let upload = upload(bounds);
     if upload.is_too_large() {
         return refuse(worker, account, Refusal::BodyTooLarge, &client);
     }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ntier_balancer::Running;
+use ntier_balancer::{Beside, Observe, Running, start};
+use ntier_security::defence::{self, Defence};
+use ntier_security::firewall::Rules;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
@@ -126,6 +128,22 @@ async fn security_h1_heads_and_bodies_have_a_size() {
     let chunks =
         "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
     assert_eq!(ask(&balancer, chunks).await.status, 413);
+    balancer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn security_h1_whoever_is_refused_while_sending_is_told() {
+    let backend = named("here").await;
+    let rules = Rules { most_body_bytes: Some(1000), ..Rules::default() };
+    let defence = Defence::new(defence::Settings { rules, ..defence::Settings::default() }, Instant::now());
+    let beside = Beside { defence: Some(Arc::new(defence)), ..Beside::default() };
+    let balancer = start(settings(&[&backend]), beside, Observe::Nothing).await.unwrap();
+    let mut client = Client::connect(&balancer).await;
+    // As most clients do, all of it is written before anything is read.
+    client.say(&format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", 10 << 20)).await;
+    client.stream.write_all(&vec![b'x'; 10 << 20]).await.unwrap();
+    assert_eq!(client.hear(true).await.unwrap().status, 413);
+    assert_eq!(backend.heard(), 0);
     balancer.stop().await.unwrap();
 }
 
