@@ -15,7 +15,7 @@ use ntier::balance::{self, Beside, Place, Running};
 use ntier::settings::{Mode, Settings};
 use serde_json::Value;
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::interval;
 
 use crate::end::End;
@@ -30,6 +30,8 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
         return status(flags);
     }
     descriptors::allow_all();
+    // From the beginning: whoever sends them while it starts would end it.
+    let mut signals = Signals { reload: signal(SignalKind::hangup())?, succeed: signal(SignalKind::user_defined2())? };
     let loaded = arguments::settings(flags, Mode::Serve)?;
     let service = balance::assemble(&loaded.settings).map_err(|faults| Failure::faults(&faults))?;
     if service.backends.is_empty() && loaded.settings.database.is_none() {
@@ -50,7 +52,7 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     println!("for operators {} (ntier balance status)", running.admin);
     let failed = tokio::select! {
         () = end.asked() => None,
-        failed = serve(&mut running, flags, &loaded.settings, file) => Some(failed?),
+        failed = serve(&mut running, &mut signals, flags, &loaded.settings, file) => Some(failed?),
     };
     if failed.is_none() {
         eprintln!("stopping: requests under way are answered first; once more ends at once");
@@ -62,21 +64,31 @@ pub async fn run(flags: &ArgMatches) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What it is told while it runs.
+struct Signals {
+    reload: Signal,
+    succeed: Signal,
+}
+
 /// Serves, and does what signals say; comes back only when serving ends.
-async fn serve(running: &mut Running, flags: &ArgMatches, began: &Settings, file: PathBuf) -> Result<(), Failure> {
-    let mut reload = signal(SignalKind::hangup())?;
-    let mut succeed = signal(SignalKind::user_defined2())?;
+async fn serve(
+    running: &mut Running,
+    signals: &mut Signals,
+    flags: &ArgMatches,
+    began: &Settings,
+    file: PathBuf,
+) -> Result<(), Failure> {
     let mut tick = interval(Duration::from_secs(1));
     let mut seen = look(&file);
     let mut successor: Option<Child> = None;
     loop {
         tokio::select! {
             ended = running.failed() => return ended.map_err(|cause| Failure::new(format!("the balancer ended: {cause}"))),
-            _ = reload.recv() => {
+            _ = signals.reload.recv() => {
                 running.reopen_log();
                 read_again(running, flags, began).await;
             }
-            _ = succeed.recv(), if successor.is_none() => match succession::begin(running) {
+            _ = signals.succeed.recv(), if successor.is_none() => match succession::begin(running) {
                 Ok(child) => successor = Some(child),
                 Err(cause) => eprintln!("error: no other process takes the place: {cause}"),
             },

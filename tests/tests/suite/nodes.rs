@@ -1,6 +1,9 @@
 //! Several nodes on one database: they have the same keys, say where they are, and leave in order.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ntier_tests::node::{self, Node, send};
 use ntier_tests::{Backend, World, directory, on_both, until};
@@ -92,4 +95,22 @@ fn a_node_says_where_it_is_and_leaves_in_order(world: &mut World) {
     assert!(node.wait().success());
     world.node = world.another();
     assert_eq!(rows(world), json!([]));
+}
+
+#[test]
+fn a_balancer_that_is_told_to_read_its_settings_while_it_starts_goes_on() {
+    // A database that takes connections and says nothing: nodes are waited for meanwhile.
+    let database = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(directory::program());
+    command.arg("balance").arg("--data").arg(folder.path()).args(["--balance-listen", "127.0.0.1:0"]);
+    command.args(["--database-url", &format!("postgres://nobody@{}/app", database.local_addr().unwrap())]);
+    let mut balancer = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let _connection = database.accept().unwrap();
+    send(balancer.id(), Signal::HUP);
+    // It is read until the end: a line that nobody takes would end it, too.
+    let mut said = BufReader::new(balancer.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let serves = said.any(|line| line.starts_with("ntier balance serves"));
+    send(balancer.id(), Signal::TERM);
+    assert!(balancer.wait().unwrap().success() && serves);
 }
