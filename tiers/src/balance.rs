@@ -2,6 +2,7 @@
 
 mod acme;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,23 +111,49 @@ pub async fn issued(settings: &Settings) -> Option<Told> {
 pub async fn registered(settings: &Settings) -> watch::Receiver<Vec<Member>> {
     let (told, mut receiver) = watch::channel(Vec::new());
     let has_database = settings.database.is_some();
-    let address = settings.database.clone();
+    let (address, pace) = (settings.database.clone(), settings.balance.service.resolve);
     tokio::spawn(async move {
         let Some(address) = address else { return told.closed().await };
         let mut known = nodes::follow(Target::External(address));
-        while known.changed().await.is_ok() && !told.is_closed() {
-            let nodes = known.borrow_and_update().clone();
-            let mut members = Vec::new();
-            for node in nodes.iter().filter(|node| !node.is_leaving) {
-                members.extend(place(&node.url).await.map(|address| Member { address, weight: 1 }));
+        let mut places = Places::default();
+        while !told.is_closed() {
+            // Names may lead elsewhere meanwhile, or lead anywhere at last.
+            if let Ok(Err(_)) = timeout(pace, known.changed()).await {
+                return;
             }
-            told.send_replace(members);
+            let nodes = known.borrow_and_update().clone();
+            let urls = nodes.into_iter().filter(|node| !node.is_leaving).map(|node| node.url);
+            let members = places.members(urls.collect()).await;
+            told.send_if_modified(|before| {
+                let is_new = *before != members;
+                *before = members;
+                is_new
+            });
         }
     });
     if has_database {
         let _ = timeout(FIRST_LOOK, receiver.changed()).await;
     }
     receiver
+}
+
+/// Where nodes are that are known now.
+#[derive(Debug, Default)]
+struct Places(HashMap<String, SocketAddr>);
+
+impl Places {
+    /// Where they are. One whose name cannot be looked up just now is where it was before.
+    async fn members(&mut self, urls: Vec<String>) -> Vec<Member> {
+        self.0.retain(|url, _| urls.contains(url));
+        let mut members = Vec::new();
+        for url in urls {
+            let before = self.0.get(&url).copied();
+            let Some(address) = place(&url).await.or(before) else { continue };
+            members.push(Member { address, weight: 1 });
+            self.0.insert(url, address);
+        }
+        members
+    }
 }
 
 /// Where a node is, whose address may be a name. Balancers speak HTTP with nodes; TLS is what is in front of them.
@@ -213,6 +240,19 @@ mod tests {
             let found = assemble_again(settings, &began, address.parse().unwrap());
             assert_eq!(found.is_ok(), is_right, "{address}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_name_cannot_be_looked_up_is_where_it_was() {
+        let urls =
+            ["http://10.0.0.1:54321", "http://node.invalid:54321", "http://other.invalid:54321"].map(str::to_owned);
+        let known: SocketAddr = "10.0.0.2:54321".parse().unwrap();
+        let gone = "http://gone.invalid:54321".to_owned();
+        let mut places = Places([(urls[1].clone(), known), (gone.clone(), known)].into());
+        let found = places.members(urls.to_vec()).await;
+        let found: Vec<_> = found.iter().map(|member| member.address.to_string()).collect();
+        assert_eq!(found, ["10.0.0.1:54321", "10.0.0.2:54321"]);
+        assert!(!places.0.contains_key(&gone), "who is not known any more is forgotten");
     }
 
     #[test]
