@@ -153,6 +153,12 @@ impl Client {
         self.try_send(1, message.as_bytes())
     }
 
+    /// Reads nothing meanwhile: what comes stays where it is.
+    pub fn without_reading<T>(&self, action: impl FnOnce() -> T) -> T {
+        let _held = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        action()
+    }
+
     /// Waits for something that was not taken yet, and takes all of it. Nothing, once the connection has ended.
     pub fn take(&self) -> Vec<Heard> {
         let (heard, changed) = &*self.heard;

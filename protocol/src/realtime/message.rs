@@ -72,6 +72,20 @@ pub enum Payload {
     Broadcast(Broadcast),
 }
 
+impl Payload {
+    /// Bytes, as limits count them.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Json(json) => json.len(),
+            Self::Broadcast(broadcast) => broadcast.content.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A broadcast as version 2.0.0 puts it into a binary frame, and as the database's and HTTP's are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broadcast {

@@ -9,6 +9,7 @@ mod audience;
 mod deal;
 mod table;
 
+use std::future::ready;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -291,9 +292,12 @@ impl Feed {
         listener.member.say(&listener.address.system(&system));
     }
 
-    fn say(&self, delivery: Delivery) {
+    async fn say(&self, delivery: Delivery) {
         match delivery {
-            Delivery::Broadcast { message, room, position } => self.hub.say_stored(&room, &message, position.batch),
+            Delivery::Broadcast { message, room, position } => {
+                self.hub.say_stored(&room, &message, position.batch);
+                self.hub.pace(&room).await;
+            }
             Delivery::Change { message, listeners } => {
                 self.figures.delivered.fetch_add(listeners.len() as u64, Ordering::Relaxed);
                 let mut by_thread: Vec<(usize, Vec<_>)> = Vec::new();
@@ -305,6 +309,7 @@ impl Feed {
                 }
                 for (thread, members) in by_thread {
                     self.hub.tell(thread, members, message.clone());
+                    self.hub.pace_of(thread).await;
                 }
             }
         }
@@ -434,7 +439,11 @@ impl Feed {
 
     async fn replay(&self, listener: &Arc<Listener>, rows: &[Row], broadcasts: Option<Position>) {
         let mut deliveries = Vec::new();
-        deal::deal(&self.asker, rows, std::slice::from_ref(listener), |delivery| deliveries.push(delivery)).await;
+        let keep = |delivery| {
+            deliveries.push(delivery);
+            ready(())
+        };
+        deal::deal(&self.asker, rows, std::slice::from_ref(listener), keep).await;
         for delivery in deliveries {
             let message = match delivery {
                 Delivery::Change { message, .. } => message,

@@ -336,14 +336,11 @@ impl Client {
             // Nothing is said of it, as in realtime.
             return;
         }
-        let length = match payload {
-            Payload::Json(json) => json.len(),
-            Payload::Broadcast(broadcast) => broadcast.content.len(),
-        };
-        let answer = if realtime.settings.limits.passes(length) {
+        let answer = if realtime.settings.limits.passes(payload.len()) {
             let room = &channel.membership.room;
             let but = (!channel.hears_own).then_some(channel.membership.member.id);
             realtime.say(room, payload, but);
+            realtime.hub.pace(room).await;
             Answer::Ok
         } else {
             Answer::Declined(Declined::TooLarge)

@@ -5,15 +5,18 @@
 //! threads, and who is awake is woken for nothing.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ntier_protocol::realtime::frame::Version;
 use ntier_protocol::realtime::message::Message;
 use ntier_protocol::realtime::write::{self, Fanout};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::outbox::{Closing, Outbox};
+use crate::outbox::{Bounds, Closing, Outbox, Pushed};
 use crate::rate::Rate;
 
 /// A topic; a public and a private one of the same name are two rooms.
@@ -82,7 +85,8 @@ impl Member {
         self.is_held.store(false, Ordering::Release);
     }
 
-    fn hear(&self, message: &Arc<Fanout>) {
+    /// Says whether more waits for it than should.
+    fn hear(&self, message: &Arc<Fanout>) -> bool {
         if self.is_held.load(Ordering::Acquire)
             && let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner)
         {
@@ -91,18 +95,15 @@ impl Member {
             } else {
                 self.outbox.close(Closing::Slow);
             }
-            return;
+            return false;
         }
-        self.tell(message);
+        self.tell(message)
     }
 
-    /// Tells it something, unless it has left.
-    pub fn tell(&self, message: &Fanout) {
-        if !self.is_gone.load(Ordering::Relaxed)
-            && let Some(frame) = message.frame(self.version)
-        {
-            self.outbox.push(frame);
-        }
+    /// Tells it something, unless it has left; says whether more waits for it than should.
+    pub fn tell(&self, message: &Fanout) -> bool {
+        !self.is_gone.load(Ordering::Relaxed)
+            && message.frame(self.version).is_some_and(|frame| self.outbox.push(frame) == Pushed::Full)
     }
 
     /// Tells it alone something.
@@ -128,6 +129,10 @@ impl Parcel {
             To::Members(members) => members,
         };
         members.len() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.message.message().payload.len()
     }
 }
 
@@ -162,10 +167,18 @@ thread_local! {
     static THIS: usize = KNOWN.fetch_add(1, Ordering::Relaxed) % THREADS;
 }
 
+/// What may be in a mailbox, before whoever leaves more waits.
+const MAIL: Bounds = Bounds { frames: 1024, bytes: 4 << 20 };
+/// With more than so many parcels nobody is waited for any more.
+const TOO_MUCH: usize = 16 * MAIL.frames;
+
 #[derive(Debug, Default)]
 struct Thread {
     state: Mutex<State>,
     mail: Arc<Notify>,
+    is_crowded: AtomicBool,
+    /// For whoever waits until it is not.
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +186,8 @@ struct State {
     /// Shared with what is being dealt out; whoever comes or goes meanwhile changes a copy.
     rooms: HashMap<Room, Arc<Vec<Arc<Member>>>>,
     mailbox: VecDeque<Parcel>,
+    /// Of the payloads in it.
+    bytes: usize,
     /// Somebody deals out here.
     is_served: bool,
 }
@@ -242,6 +257,20 @@ impl Hub {
         thread.leave(thread.state(), Parcel { to: To::Members(members), message });
     }
 
+    /// Waits until what was said in the room is dealt out, but for a little: for whoever can say more later.
+    pub async fn pace(&self, room: &Room) {
+        for thread in &self.threads {
+            if thread.is_crowded.load(Ordering::Relaxed) && thread.state().rooms.contains_key(room) {
+                thread.room().await;
+            }
+        }
+    }
+
+    /// Likewise, to members of one thread.
+    pub async fn pace_of(&self, thread: usize) {
+        self.threads[thread].room().await;
+    }
+
     /// Whether somebody is in this room.
     pub fn has(&self, room: &Room) -> bool {
         self.threads.iter().any(|thread| thread.state().rooms.contains_key(room))
@@ -250,11 +279,38 @@ impl Hub {
 
 impl Thread {
     fn leave(&self, mut state: MutexGuard<'_, State>, parcel: Parcel) {
+        state.bytes += parcel.bytes();
         state.mailbox.push_back(parcel);
         let is_first = state.mailbox.len() == 1;
+        if state.is_served && (state.mailbox.len() > MAIL.frames || state.bytes > MAIL.bytes) {
+            self.is_crowded.store(true, Ordering::Relaxed);
+        }
         drop(state);
         if is_first {
             self.mail.notify_one();
+        }
+    }
+
+    /// All that is in the mailbox.
+    fn take(&self, state: &mut State) -> VecDeque<Parcel> {
+        state.bytes = 0;
+        self.uncrowd();
+        std::mem::take(&mut state.mailbox)
+    }
+
+    fn uncrowd(&self) {
+        if self.is_crowded.swap(false, Ordering::Relaxed) {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    async fn room(&self) {
+        while self.is_crowded.load(Ordering::Relaxed) {
+            let mut emptied = pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.is_crowded.load(Ordering::Relaxed) {
+                emptied.await;
+            }
         }
     }
 
@@ -273,12 +329,13 @@ impl Server {
     async fn run(self) {
         let thread = &self.hub.threads[self.thread];
         let mail = thread.mail.clone();
+        let mut pace = Pace::default();
         loop {
             mail.notified().await;
             loop {
                 let parcels = {
                     let mut state = thread.state();
-                    let parcels = std::mem::take(&mut state.mailbox);
+                    let parcels = thread.take(&mut state);
                     // The list of members is taken with the mail: nobody hears what was said before they came.
                     let members: Vec<_> = parcels
                         .iter()
@@ -292,14 +349,18 @@ impl Server {
                 if parcels.is_empty() {
                     break;
                 }
+                pace.is_pressed = parcels.len() > TOO_MUCH;
                 let mut told = 0;
                 for (parcel, members) in parcels {
-                    deal(&parcel, &members);
+                    if pace.is_over() {
+                        pace.rest().await;
+                    }
+                    deal(&parcel, &members, &mut pace);
                     told += parcel.told(&members);
                 }
                 self.hub.rate.add(told);
                 self.hub.told.fetch_add(told, Ordering::Relaxed);
-                tokio::task::yield_now().await;
+                pace.rest().await;
             }
         }
     }
@@ -308,11 +369,59 @@ impl Server {
 impl Drop for Server {
     /// Ended with the runtime of its thread: whoever joins on a thread that shares this mailbox begins anew.
     fn drop(&mut self) {
-        self.hub.threads[self.thread].state().is_served = false;
+        let thread = &self.hub.threads[self.thread];
+        thread.state().is_served = false;
+        thread.uncrowd();
     }
 }
 
-fn deal(parcel: &Parcel, members: &[Arc<Member>]) {
+/// How quickly mail is dealt out: between some parcels the clients' own tasks have to run, and whoever has not read them yet is waited for,
+/// but so shortly that the others hear some thousands in a second all the same.
+#[derive(Default)]
+struct Pace {
+    /// Dealt out since the last rest.
+    parcels: usize,
+    bytes: usize,
+    /// More waits for them than should.
+    full: Vec<Arc<Outbox>>,
+    /// There is so much mail that nobody can be waited for.
+    is_pressed: bool,
+}
+
+impl Pace {
+    const PARCELS: usize = 64;
+    const BYTES: usize = 256 << 10;
+    const PATIENCE: Duration = Duration::from_millis(20);
+
+    fn is_over(&self) -> bool {
+        self.parcels >= Self::PARCELS || self.bytes >= Self::BYTES
+    }
+
+    async fn rest(&mut self) {
+        tokio::task::yield_now().await;
+        if !self.full.is_empty() && !self.is_pressed {
+            let room = async {
+                for outbox in &self.full {
+                    outbox.room().await;
+                }
+            };
+            // Who has none by then is told all the same, as far as it goes.
+            let _ = timeout(Self::PATIENCE, room).await;
+        }
+        self.full.clear();
+        (self.parcels, self.bytes) = (0, 0);
+    }
+
+    fn tell(&mut self, member: &Member, message: &Arc<Fanout>) {
+        if member.hear(message) {
+            self.full.push(member.outbox.clone());
+        }
+    }
+}
+
+fn deal(parcel: &Parcel, members: &[Arc<Member>], pace: &mut Pace) {
+    pace.parcels += 1;
+    pace.bytes += parcel.bytes();
     match &parcel.to {
         To::Room { what, but, batch, .. } => {
             for member in members {
@@ -322,13 +431,13 @@ fn deal(parcel: &Parcel, members: &[Arc<Member>]) {
                 };
                 let is_new = batch.is_none_or(|batch| batch > member.floor.load(Ordering::Relaxed));
                 if hears.load(Ordering::Relaxed) && is_new && *but != Some(member.id) {
-                    member.hear(&parcel.message);
+                    pace.tell(member, &parcel.message);
                 }
             }
         }
         To::Members(members) => {
             for member in members.iter().filter(|member| !member.is_gone.load(Ordering::Relaxed)) {
-                member.hear(&parcel.message);
+                pace.tell(member, &parcel.message);
             }
         }
     }

@@ -1,15 +1,18 @@
 //! What waits to be sent to one client. Bounded: a client that does not read is closed, not remembered.
+//!
+//! There are two bounds. Beyond the first, whoever can wait does so for a moment; what cannot is kept all the same, up to the second.
 
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use ntier_protocol::realtime::frame::Frame;
 use tokio::sync::Notify;
 
-/// How much may wait.
+/// How much may wait, before whoever says more waits for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     pub frames: usize,
@@ -21,6 +24,13 @@ impl Default for Bounds {
         Self { frames: 1024, bytes: 4 << 20 }
     }
 }
+
+/// So many times as much may wait for a client that does not keep up, before it is closed.
+const BEYOND: usize = 8;
+/// It is closed, too, when it has taken nothing for so long while more than its bounds waited.
+const STILL: Duration = Duration::from_secs(10);
+/// Bytes that are taken at once, and a frame more: by what it takes it is seen that a client reads.
+const AT_ONCE: usize = 256 << 10;
 
 /// Why a client is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +57,19 @@ pub struct Outbox {
 struct Waiting {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// More than the bounds waits, and none of it was taken since then.
+    full_since: Option<Instant>,
     closing: Option<Closing>,
+}
+
+/// What has become of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    Taken,
+    /// Likewise, but more waits than should.
+    Full,
+    /// The client is being closed.
+    Refused,
 }
 
 /// What there is to do for the client's task.
@@ -62,27 +84,32 @@ impl Outbox {
         Self { bounds, waiting: Mutex::default(), reader: AtomicWaker::new(), drained: Notify::new() }
     }
 
-    /// Says whether the client takes it; it does not once it is being closed.
-    pub fn push(&self, frame: Frame) -> bool {
-        let is_first = {
+    /// Leaves a frame for the client's task.
+    pub fn push(&self, frame: Frame) -> Pushed {
+        let (is_first, is_full) = {
             let mut waiting = self.waiting();
             if waiting.closing.is_some() {
-                return false;
+                return Pushed::Refused;
             }
-            if waiting.frames.len() >= self.bounds.frames || waiting.bytes + frame.len() > self.bounds.bytes {
+            let (frames, bytes) = (waiting.frames.len() + 1, waiting.bytes + frame.len());
+            let is_over = |times: usize| frames > self.bounds.frames * times || bytes > self.bounds.bytes * times;
+            let is_full = is_over(1);
+            if is_full && (is_over(BEYOND) || waiting.is_still()) {
                 // What was said is not heard: it is better to say so than to leave a gap.
                 *waiting = Waiting { closing: Some(Closing::Slow), ..Waiting::default() };
-                true
-            } else {
-                waiting.bytes += frame.len();
-                waiting.frames.push_back(frame);
-                waiting.frames.len() == 1
+                drop(waiting);
+                self.reader.wake();
+                self.drained.notify_waiters();
+                return Pushed::Refused;
             }
+            waiting.bytes = bytes;
+            waiting.frames.push_back(frame);
+            (frames == 1, is_full)
         };
         if is_first {
             self.reader.wake();
         }
-        true
+        if is_full { Pushed::Full } else { Pushed::Taken }
     }
 
     /// Waits until half of it is free, or the client is closed: for what can be said at the client's pace.
@@ -131,9 +158,14 @@ impl Outbox {
         if waiting.frames.is_empty() {
             return waiting.closing.map(Taken::Close);
         }
-        let count = waiting.frames.len().min(most);
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(frame) = waiting.frames.get(count).filter(|_| count < most && bytes < AT_ONCE) {
+            bytes += frame.len();
+            count += 1;
+        }
         into.extend(waiting.frames.drain(..count));
-        waiting.bytes = waiting.frames.iter().map(Frame::len).sum();
+        waiting.bytes -= bytes;
+        waiting.full_since = None;
         if waiting.frames.is_empty() && waiting.frames.capacity() > 64 {
             waiting.frames = VecDeque::new();
         }
@@ -144,6 +176,13 @@ impl Outbox {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether it is full, and has been for too long.
+    fn is_still(&mut self) -> bool {
+        self.full_since.get_or_insert_with(Instant::now).elapsed() >= STILL
     }
 }
 
@@ -170,10 +209,10 @@ mod tests {
         let outbox = Outbox::new(Bounds { frames: 3, bytes: 100 });
         assert_eq!(taken(&outbox, 10), (Poll::Pending, 0));
         for bytes in [1, 2, 3] {
-            assert!(outbox.push(frame(bytes)));
+            assert_eq!(outbox.push(frame(bytes)), Pushed::Taken);
         }
         outbox.close(Closing::Restarting);
-        assert!(!outbox.push(frame(1)));
+        assert_eq!(outbox.push(frame(1)), Pushed::Refused);
         assert_eq!(taken(&outbox, 2), (Poll::Ready(Taken::Frames), 2));
         assert_eq!(taken(&outbox, 2), (Poll::Ready(Taken::Frames), 1));
         assert_eq!(taken(&outbox, 2), (Poll::Ready(Taken::Close(Closing::Restarting)), 0));
@@ -183,8 +222,37 @@ mod tests {
     fn whoever_does_not_read_is_closed_and_holds_nothing() {
         for (frames, bytes) in [(2, 1000), (1000, 25)] {
             let outbox = Outbox::new(Bounds { frames, bytes });
-            while outbox.push(frame(10)) {}
+            let pushed = || outbox.push(frame(10));
+            assert_eq!([pushed(), pushed(), pushed()], [Pushed::Taken, Pushed::Taken, Pushed::Full]);
+            while pushed() != Pushed::Refused {}
             assert_eq!(taken(&outbox, 10), (Poll::Ready(Taken::Close(Closing::Slow)), 0));
         }
+    }
+
+    #[test]
+    fn whoever_takes_nothing_for_long_is_closed_before() {
+        let outbox = Outbox::new(Bounds { frames: 1, bytes: 100 });
+        let long_ago = Instant::now().checked_sub(STILL);
+        for _ in 0..2 {
+            outbox.push(frame(1));
+            assert_eq!(outbox.push(frame(1)), Pushed::Full);
+            outbox.waiting().full_since = long_ago;
+            assert_eq!(taken(&outbox, 10), (Poll::Ready(Taken::Frames), 2));
+        }
+        outbox.push(frame(1));
+        assert_eq!(outbox.push(frame(1)), Pushed::Full);
+        outbox.waiting().full_since = long_ago;
+        assert_eq!(outbox.push(frame(1)), Pushed::Refused);
+        assert_eq!(taken(&outbox, 10), (Poll::Ready(Taken::Close(Closing::Slow)), 0));
+    }
+
+    #[test]
+    fn little_of_what_is_large_is_taken_at_once() {
+        let outbox = Outbox::new(Bounds::default());
+        for _ in 0..3 {
+            outbox.push(frame(AT_ONCE - 1));
+        }
+        assert_eq!(taken(&outbox, 10), (Poll::Ready(Taken::Frames), 2));
+        assert_eq!(taken(&outbox, 10), (Poll::Ready(Taken::Frames), 1));
     }
 }

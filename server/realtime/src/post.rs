@@ -57,7 +57,7 @@ impl Realtime {
         for posted in posted {
             // Who may not write to a room is not told that it is there.
             if !posted.private || self.may_write(&asker, &posted.name).await == Ok(true) {
-                self.post(&posted, text(&posted));
+                self.post(&posted, text(&posted)).await;
             }
         }
         Ok(())
@@ -80,14 +80,15 @@ impl Realtime {
         }
         self.hub.rate.add(1);
         let message = outbound::broadcast(&topic::of(&posted.name), &posted.event, posted.content.clone(), None);
-        self.post(&posted, Some(message.payload));
+        self.post(&posted, Some(message.payload)).await;
         Ok(())
     }
 
-    fn post(&self, posted: &Posted, payload: Option<Payload>) {
+    async fn post(&self, posted: &Posted, payload: Option<Payload>) {
         let Some(payload) = payload else { return };
         let room = Room { name: posted.name.as_str().into(), is_private: posted.private };
         self.say(&room, &payload, None);
+        self.hub.pace(&room).await;
     }
 
     async fn may_write(&self, asker: &Asker, name: &str) -> Result<bool, Failure> {

@@ -1,6 +1,7 @@
 //! Clients meet on channels, by the unmodified supabase-js.
 
 mod behaviour;
+mod bursts;
 mod changes;
 mod nodes;
 mod private;

@@ -76,8 +76,13 @@ impl Read<'_> {
 }
 
 /// Decides for these rows, and hands over what is to be said as soon as it is known: to each listener in the order of the rows. It waits as
-/// long as the database is away.
-pub async fn deal(asker: &Asker, rows: &[Row], listeners: &[Arc<Listener>], mut say: impl FnMut(Delivery)) {
+/// long as the database is away, and for whoever says it.
+pub async fn deal<S: Future<Output = ()>>(
+    asker: &Asker,
+    rows: &[Row],
+    listeners: &[Arc<Listener>],
+    mut say: impl FnMut(Delivery) -> S,
+) {
     let classes = classes(rows, listeners);
     let tables = tables(asker, rows, &classes).await;
     let read: Vec<Read> = rows.iter().map(read).collect();
@@ -85,7 +90,9 @@ pub async fn deal(asker: &Asker, rows: &[Row], listeners: &[Arc<Listener>], mut 
     let dealt: Vec<_> = dealt.collect();
     let mut dealt = stream::iter(dealt).buffer_unordered(GROUPS_AT_ONCE);
     while let Some(deliveries) = dealt.next().await {
-        deliveries.into_iter().for_each(&mut say);
+        for delivery in deliveries {
+            say(delivery).await;
+        }
     }
 }
 
