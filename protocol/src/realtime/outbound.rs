@@ -11,7 +11,7 @@ use crate::realtime::error::{Code, Declined, Refusal, Shutdown};
 use crate::realtime::join::Join;
 use crate::realtime::message::{Broadcast, Content, Json, Message, Payload, Ref};
 use crate::realtime::position::Position;
-use crate::realtime::topic;
+use crate::realtime::{topic, write};
 
 /// What a channel is to its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +94,11 @@ impl Address {
         }
     }
 
-    /// An earlier broadcast for this client alone.
+    /// An earlier broadcast for this client alone. JSON goes as text, whatever the client speaks.
     pub fn replayed(&self, event: &str, content: Content, meta: &Meta) -> Message {
-        Message { join_ref: self.join_ref.clone(), ..broadcast(&self.topic, event, content, Some(meta)) }
+        let message = broadcast(&self.topic, event, content, Some(meta));
+        let payload = write::text_of(&message.payload).map_or(message.payload, Payload::Json);
+        Message { join_ref: self.join_ref.clone(), payload, ..message }
     }
 }
 
@@ -271,7 +273,7 @@ mod tests {
 
     use super::*;
     use crate::realtime::frame::{Frame, Version};
-    use crate::realtime::{inbound, read, write};
+    use crate::realtime::{inbound, read};
 
     fn from_client(text: &str) -> Message {
         read::from_client(&Frame::Text(Bytes::copy_from_slice(text.as_bytes())), Version::Two).unwrap()
@@ -410,7 +412,11 @@ mod tests {
         );
         assert_eq!(
             said(&address.replayed("e", content(), &meta)),
-            "\u{4}\u{d}\u{1}\u{2b}\u{1}realtime:roome{\"replayed\":true,\"id\":\"x\",\"position\":\"1.2\"}{\"a\":1}"
+            r#"["1",null,"realtime:room","broadcast",{"type":"broadcast","event":"e","payload":{"a":1},"meta":{"replayed":true,"id":"x","position":"1.2"}}]"#
+        );
+        assert_eq!(
+            said(&address.replayed("e", Content::Binary(Bytes::from_static(b"b")), &meta)),
+            "\u{4}\u{d}\u{1}\u{2b}\u{0}realtime:roome{\"replayed\":true,\"id\":\"x\",\"position\":\"1.2\"}b"
         );
         let forged =
             Payload::Broadcast(Broadcast { event: "e".to_owned(), content: content(), meta: Some(meta.json()) });

@@ -117,7 +117,7 @@ fn binary(kind: u8, names: &[&str], broadcast: &Broadcast) -> Option<Bytes> {
 }
 
 /// A payload as text has it: what stands beside each other in a binary frame is within each other there. Source: `user_broadcast.ex`.
-fn text_of(payload: &Payload) -> Option<Json> {
+pub(super) fn text_of(payload: &Payload) -> Option<Json> {
     let Broadcast { event, content, meta } = match payload {
         Payload::Json(json) => return Some(json.clone()),
         Payload::Broadcast(broadcast) => broadcast,
