@@ -114,7 +114,7 @@ impl Join {
     }
 }
 
-/// `user_token` is the older name and wins, but a key in `access_token` counts before both.
+/// `user_token` is the older name and wins. A key in `access_token` counts before both, and a key is not heeded: the connection has its own.
 fn token(payload: &Map<String, Value>, faults: &mut Vec<Fault>) -> Option<String> {
     let mut text = |key: &str, at| match payload.get(key) {
         None | Some(Value::Null) => None,
@@ -125,10 +125,8 @@ fn token(payload: &Map<String, Value>, faults: &mut Vec<Fault>) -> Option<String
         }
     };
     let (access, user) = (text("access_token", "access_token"), text("user_token", "user_token"));
-    match access {
-        Some(key) if is_key(&key) => Some(key),
-        access => user.or(access),
-    }
+    let user = user.filter(|_| !access.as_deref().is_some_and(is_key));
+    user.or(access).filter(|token| !is_key(token))
 }
 
 fn broadcast(mut given: Map<String, Value>, faults: &mut Vec<Fault>) -> Broadcast {
@@ -332,8 +330,9 @@ mod tests {
             (json!({"access_token": "a"}), Some("a")),
             (json!({"user_token": "u"}), Some("u")),
             (json!({"access_token": "a", "user_token": "u"}), Some("u")),
-            (json!({"access_token": "sb_x", "user_token": "u"}), Some("sb_x")),
-            (json!({"access_token": null, "user_token": "sb_x"}), Some("sb_x")),
+            (json!({"access_token": "sb_x"}), None),
+            (json!({"access_token": "sb_x", "user_token": "u"}), None),
+            (json!({"access_token": null, "user_token": "sb_x"}), None),
             (json!({"access_token": ""}), Some("")),
             (json!({}), None),
         ] {

@@ -11,7 +11,7 @@ use ntier_tests::websocket::{Client, Heard};
 use ntier_tests::{Node, World, directory, npm, on_both, postgres, until};
 use serde_json::{Value, json};
 
-on_both!(clients_meet_on_channels, keys_are_rotated_under_open_sockets);
+on_both!(clients_meet_on_channels, keys_are_rotated_under_open_sockets, a_key_in_a_join_is_not_heeded);
 
 fn said(heard: &Heard, number: u32) -> Option<()> {
     matches!(heard, Heard::Text(message) if message[3] == "broadcast" && message[4]["payload"]["n"] == number)
@@ -53,6 +53,17 @@ fn keys_are_rotated_under_open_sockets(world: &mut World) {
     late.join_as(Some(&new), "elsewhere", &json!({}));
     two.join_as(Some(&new), "elsewhere", &json!({}));
     meet("elsewhere", 4, &mut late, &two);
+}
+
+fn a_key_in_a_join_is_not_heeded(world: &mut World) {
+    let connect = || Client::connect(&world.node.url, world.key("publishable_key"));
+    let (mut one, mut two) = (connect(), connect());
+    one.join_as(Some("sb_publishable_unknown"), "talk", &json!({}));
+    two.join_as(Some(world.key("secret_key")), "talk", &json!({}));
+    meet("talk", 1, &mut one, &two);
+    // It gives no more rights than the connection has.
+    let reply = two.try_join_as(Some(world.key("secret_key")), "closed", &json!({ "private": true }));
+    assert_eq!(reply["status"], "error", "{reply}");
 }
 
 #[test]
