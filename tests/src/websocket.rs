@@ -46,23 +46,8 @@ impl Client {
     /// # Panics
     /// When the client is refused.
     pub fn try_connect(url: &str, key: &str) -> io::Result<Self> {
-        let host = url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(host)?;
-        stream.set_nodelay(true)?;
-        let handshake = format!(
-            "GET /realtime/v1/websocket?apikey={key}&vsn=2.0.0 HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(handshake.as_bytes())?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let (mut status, mut line) = (String::new(), String::new());
-        reader.read_line(&mut status)?;
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
+        let path = format!("/realtime/v1/websocket?apikey={key}&vsn=2.0.0");
+        let (stream, mut reader, status) = handshake(url, &path)?;
         assert!(status.contains(" 101 "), "{status}");
         let heard: Arc<(Mutex<Vec<Heard>>, Condvar)> = Arc::default();
         let remembered = heard.clone();
@@ -77,6 +62,15 @@ impl Client {
             remembered.1.notify_all();
         });
         Ok(Self { stream, heard, has_ended, next: 1 })
+    }
+
+    /// The first line of what a node answers to a handshake at this path.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[must_use]
+    pub fn answered(url: &str, path: &str) -> String {
+        handshake(url, path).expect("the node listens and answers").2
     }
 
     /// Joins a channel and waits until it has; `config` is that of the join.
@@ -277,6 +271,28 @@ impl Drop for Client {
     fn drop(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Asks for a websocket: the connection, what comes on it after the head of the answer, and that one's first line.
+fn handshake(url: &str, path: &str) -> io::Result<(TcpStream, BufReader<TcpStream>, String)> {
+    let host = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_nodelay(true)?;
+    let handshake = format!(
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(handshake.as_bytes())?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut status, mut line) = (String::new(), String::new());
+    reader.read_line(&mut status)?;
+    while line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok((stream, reader, status))
 }
 
 /// The next message; `None` at the end. Frames of a server are not masked.

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use ntier_protocol::realtime::error::{Handshake, Shutdown, Token};
 use ntier_protocol::realtime::frame::Version;
+use ntier_protocol::realtime::join::is_key;
 use ntier_security::UnixTime;
 use ntier_security::caller::{Credentials, Refusal};
 use ntier_security::token;
@@ -97,11 +98,11 @@ impl Realtime {
         if self.joins.is_reached() {
             return Err(Refused::Handshake(Handshake::TooManyJoins));
         }
-        let holder = self.identify(&credential, None).map_err(|refusal| {
-            Refused::Handshake(match refusal {
-                Refusal::NoKey => Handshake::NoKey,
-                Refusal::Token(token::Refusal::Expired) => Handshake::Expired,
-                other => Handshake::Token(fault(&other, None)),
+        let holder = self.identify(&credential, None).map_err(|unfit| {
+            Refused::Handshake(match unfit {
+                Unfit::Refused(Refusal::NoKey) => Handshake::NoKey,
+                Unfit::Refused(Refusal::Token(token::Refusal::Expired)) => Handshake::Expired,
+                other => Handshake::Token(other.fault(None)),
             })
         })?;
         Ok(Admitted { version, credential, holder })
@@ -109,7 +110,7 @@ impl Realtime {
 
     /// Looks at a token, on a connection that has shown this.
     pub(crate) fn holder(&self, credential: &Credential, token: &str) -> Result<Holder, Token> {
-        self.identify(credential, Some(token)).map_err(|refusal| fault(&refusal, Some(token)))
+        self.identify(credential, Some(token)).map_err(|unfit| unfit.fault(Some(token)))
     }
 
     /// Whether a token is still good; looked at again from time to time, as its key may not be in force any more.
@@ -130,10 +131,10 @@ impl Realtime {
         }
         let token = holder.token.as_deref();
         let again = self.identify(credential, token);
-        again.map(Some).map_err(|refusal| Shutdown::Token(fault(&refusal, token)))
+        again.map(Some).map_err(|unfit| Shutdown::Token(unfit.fault(token)))
     }
 
-    fn identify(&self, credential: &Credential, token: Option<&str>) -> Result<Holder, Refusal> {
+    fn identify(&self, credential: &Credential, token: Option<&str>) -> Result<Holder, Unfit> {
         let authorization = token.map(|token| format!("Bearer {}", token.trim()));
         let credentials = Credentials {
             apikey: credential.apikey.as_deref(),
@@ -143,11 +144,16 @@ impl Realtime {
         let now = now();
         let caller = self.doorkeeper.identify(credentials, now)?;
         let claims: Value = serde_json::from_str(&caller.claims).unwrap_or_default();
+        // A key of ours has none.
+        let is_token = token.or(credential.apikey.as_deref()).is_some_and(|token| !is_key(token.trim()));
+        if is_token && (claims["role"].is_null() || claims["exp"].is_null()) {
+            return Err(Unfit::MissingClaims);
+        }
         let exp = claims["exp"].as_f64().map(|exp| Duration::try_from_secs_f64(exp).unwrap_or_default());
         let left = exp.map(|exp| exp.saturating_sub(Duration::from_secs(now.unsigned_abs())));
         // To whoever holds a token for long, no leeway is given: what ends at once is not begun.
         if left == Some(Duration::ZERO) {
-            return Err(Refusal::Token(token::Refusal::Expired));
+            return Err(Refusal::Token(token::Refusal::Expired).into());
         }
         let since = Instant::now();
         Ok(Holder {
@@ -176,12 +182,31 @@ pub(crate) fn told(headers: &HeaderMap) -> Arc<str> {
     Value::Object(told).to_string().into()
 }
 
-/// In realtime's words.
-fn fault(refusal: &Refusal, token: Option<&str>) -> Token {
-    match refusal {
-        Refusal::Token(token::Refusal::Expired) => Token::Expired { ago: token.and_then(ago).unwrap_or_default() },
-        Refusal::Token(token::Refusal::NoKey | token::Refusal::Signature) => Token::Signature,
-        Refusal::NoKey | Refusal::UnknownKey | Refusal::SecretInBrowser | Refusal::Token(_) => Token::Malformed,
+/// Why somebody holds no token that is good for long.
+enum Unfit {
+    Refused(Refusal),
+    /// It does not say who its holder is, or until when.
+    MissingClaims,
+}
+
+impl From<Refusal> for Unfit {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Unfit {
+    /// In realtime's words.
+    fn fault(&self, token: Option<&str>) -> Token {
+        let refusal = match self {
+            Self::Refused(refusal) => refusal,
+            Self::MissingClaims => return Token::MissingClaims,
+        };
+        match refusal {
+            Refusal::Token(token::Refusal::Expired) => Token::Expired { ago: token.and_then(ago).unwrap_or_default() },
+            Refusal::Token(token::Refusal::NoKey | token::Refusal::Signature) => Token::Signature,
+            Refusal::NoKey | Refusal::UnknownKey | Refusal::SecretInBrowser | Refusal::Token(_) => Token::Malformed,
+        }
     }
 }
 

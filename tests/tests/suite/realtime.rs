@@ -11,7 +11,12 @@ use ntier_tests::websocket::{Client, Heard};
 use ntier_tests::{Node, World, directory, npm, on_both, postgres, until};
 use serde_json::{Value, json};
 
-on_both!(clients_meet_on_channels, keys_are_rotated_under_open_sockets, a_key_in_a_join_is_not_heeded);
+on_both!(
+    clients_meet_on_channels,
+    keys_are_rotated_under_open_sockets,
+    a_key_in_a_join_is_not_heeded,
+    a_token_says_who_and_until_when
+);
 
 fn said(heard: &Heard, number: u32) -> Option<()> {
     matches!(heard, Heard::Text(message) if message[3] == "broadcast" && message[4]["payload"]["n"] == number)
@@ -64,6 +69,27 @@ fn a_key_in_a_join_is_not_heeded(world: &mut World) {
     // It gives no more rights than the connection has.
     let reply = two.try_join_as(Some(world.key("secret_key")), "closed", &json!({ "private": true }));
     assert_eq!(reply["status"], "error", "{reply}");
+}
+
+fn a_token_says_who_and_until_when(world: &mut World) {
+    let connect = || Client::connect(&world.node.url, world.key("publishable_key"));
+    let exp = ntier_tests::world::now() + 3600;
+    let why = "Fields `role` and `exp` are required in JWT";
+    for claims in [json!({ "role": "authenticated" }), json!({ "exp": exp })] {
+        let token = world.token(&claims);
+        let mut client = connect();
+        let reply = client.try_join_as(Some(&token), "talk", &json!({}));
+        assert_eq!(reply["response"]["reason"], format!("InvalidJWTToken: {why}"), "{claims}");
+        client.join("talk", &json!({}));
+        client.push("talk", "access_token", &json!({ "access_token": token }));
+        assert_eq!(client.until_heard(1, "talk", "system")[0]["message"], why, "{claims}");
+        client.until_heard(1, "talk", "phx_close");
+        let answered = Client::answered(&world.node.url, &format!("/realtime/v1/websocket?apikey={token}&vsn=2.0.0"));
+        assert!(answered.contains(" 401 "), "{claims}: {answered}");
+    }
+    let token = world.token(&json!({ "role": "authenticated", "exp": exp }));
+    Client::connect(&world.node.url, &token).join("talk", &json!({}));
+    connect().join_as(Some(&token), "talk", &json!({}));
 }
 
 #[test]
