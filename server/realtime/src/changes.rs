@@ -18,8 +18,10 @@ use ntier_backing::database::{Batch, Database, Error, Statement};
 use ntier_protocol::realtime::binding::{Binding, Unsubscribed, Wanted};
 use ntier_protocol::realtime::error::Refusal;
 use ntier_protocol::realtime::filter::{Operator, Unfit};
+use ntier_protocol::realtime::limits::Limits;
 use ntier_protocol::realtime::outbound::{Address, System};
 use ntier_protocol::realtime::position::Position;
+use ntier_protocol::realtime::write::Fanout;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -50,6 +52,8 @@ pub struct Figures {
     pub replayed: AtomicU64,
     /// Channels that had been away for too long.
     pub too_old: AtomicU64,
+    /// Broadcasts that nobody was told.
+    pub too_large: AtomicU64,
     /// How long after it was made the newest change was dealt out, in microseconds; and the sum of that over all that were read.
     pub lag: AtomicU64,
     pub lags: AtomicU64,
@@ -71,7 +75,7 @@ impl Figures {
 pub struct Feed {
     asker: Asker,
     hub: Arc<Hub>,
-    record_bytes: usize,
+    limits: Limits,
     state: Mutex<State>,
     /// Channels that hear of the database.
     interested: AtomicUsize,
@@ -141,12 +145,11 @@ pub struct Asked<'a> {
 }
 
 impl Feed {
-    /// `record_bytes`: longer rows are told without their large values.
-    pub fn new(database: Database, hub: Arc<Hub>, record_bytes: usize) -> Self {
+    pub fn new(database: Database, hub: Arc<Hub>, limits: Limits) -> Self {
         Self {
             asker: Asker::new(database),
             hub,
-            record_bytes,
+            limits,
             state: Mutex::default(),
             interested: AtomicUsize::new(0),
             wake: Notify::new(),
@@ -251,7 +254,7 @@ impl Feed {
         }
         let mut cursor = cursor;
         loop {
-            let (kept, rows) = self.asker.after(cursor, CHUNK, self.record_bytes).await?;
+            let (kept, rows) = self.asker.after(cursor, CHUNK, self.limits.record_bytes).await?;
             if !kept.has_all_after(cursor) {
                 self.lost(cursor, kept);
                 return Ok(());
@@ -292,8 +295,16 @@ impl Feed {
         listener.member.say(&listener.address.system(&system));
     }
 
+    /// Whether a broadcast is not larger than one of a client may be.
+    fn passes(&self, message: &Fanout) -> bool {
+        self.limits.passes(message.message().payload.len())
+    }
+
     async fn say(&self, delivery: Delivery) {
         match delivery {
+            Delivery::Broadcast { message, .. } if !self.passes(&message) => {
+                self.figures.too_large.fetch_add(1, Ordering::Relaxed);
+            }
             Delivery::Broadcast { message, room, position } => {
                 self.hub.say_stored(&room, &message, position.batch);
                 self.hub.pace(&room).await;
@@ -405,7 +416,7 @@ impl Feed {
             if listener.member.is_gone.load(Ordering::Relaxed) || self.hand_over(&listener, cursor) {
                 return;
             }
-            let Ok((kept, rows)) = self.asker.after(cursor, REPLAYED, self.record_bytes).await else {
+            let Ok((kept, rows)) = self.asker.after(cursor, REPLAYED, self.limits.record_bytes).await else {
                 sleep(PAUSE).await;
                 continue;
             };
@@ -449,6 +460,7 @@ impl Feed {
                 Delivery::Change { message, .. } => message,
                 Delivery::Broadcast { message, room, position }
                     if room == listener.room
+                        && self.passes(&message)
                         && listener.member.hears_broadcasts.load(Ordering::Relaxed)
                         && broadcasts.is_some_and(|since| position > since) =>
                 {

@@ -65,6 +65,12 @@ impl Realtime {
                 "Channels that had been away for longer than changes are kept.",
                 get(&feed.too_old).to_string(),
             ),
+            (
+                "broadcasts_too_large_total",
+                "counter",
+                "Broadcasts from the database that were larger than one may be, and were told nobody.",
+                get(&feed.too_large).to_string(),
+            ),
             ("change_lag_seconds", "gauge", "From the newest change until it was told.", seconds(&feed.lag)),
             ("change_lag_seconds_total", "counter", "Likewise, of all together.", seconds(&feed.lags)),
             ("other_nodes", "gauge", "Other nodes that are alive.", self.everybody().others().to_string()),

@@ -108,7 +108,7 @@ impl Realtime {
         let rate = |most| Rate::new(most, limits.window);
         let hub = Arc::new(Hub::new(rate(limits.messages_per_second)));
         Self {
-            feed: Arc::new(Feed::new(database.clone(), hub.clone(), limits.record_bytes)),
+            feed: Arc::new(Feed::new(database.clone(), hub.clone(), limits.clone())),
             hub,
             figures: Figures::default(),
             rights: Rights::new(database.clone()),

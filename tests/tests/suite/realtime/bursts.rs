@@ -4,7 +4,7 @@ use ntier_tests::websocket::{Client, Heard};
 use ntier_tests::{Who, World, on_both, until};
 use serde_json::{Value, json};
 
-on_both!(bursts_reach_whoever_reads, who_does_not_read_is_closed_and_holds_up_nobody);
+on_both!(bursts_reach_whoever_reads, who_does_not_read_is_closed_and_holds_up_nobody, what_is_too_large_is_left_out,);
 
 fn connect(world: &World) -> Client {
     Client::connect(&world.node.url, world.key("publishable_key"))
@@ -35,6 +35,24 @@ fn broadcast(heard: &Heard) -> Option<u64> {
 fn all_are_heard(client: &Client, last: u64, number: impl Fn(&Heard) -> Option<u64>) {
     let numbers = numbers(client, last, number);
     assert!(numbers.iter().copied().eq(1..=last), "{} of {last}, until {:?}", numbers.len(), numbers.last());
+}
+
+/// Whether an operator sees this.
+fn figure(world: &World, line: &str) -> bool {
+    let mut ask = world.ask(&Who::Service, "GET /metrics");
+    ask.move_to("/rest/v1", "/realtime/v1");
+    ask.send().text().contains(&format!("\nntier_realtime_{line}\n"))
+}
+
+fn what_is_too_large_is_left_out(world: &mut World) {
+    let mut client = connect(world);
+    client.join("talk", &json!({}));
+    for (n, bytes) in [(1, 1), (2, 5_000_000), (3, 2_900_000)] {
+        let body = format!("jsonb_build_object('n', {n}, 'body', repeat('x', {bytes}))");
+        world.sql(&format!("select realtime.send({body}, 'hello', 'talk', false)"));
+    }
+    assert_eq!(numbers(&client, 3, broadcast), [1, 3]);
+    assert!(figure(world, "broadcasts_too_large_total 1"));
 }
 
 fn bursts_reach_whoever_reads(world: &mut World) {
@@ -84,11 +102,7 @@ fn who_does_not_read_is_closed_and_holds_up_nobody(world: &mut World) {
     for client in [&mut sender, &mut deaf, &mut other] {
         client.join("talk", &json!({}));
     }
-    let is_closed = || {
-        let mut ask = world.ask(&Who::Service, "GET /metrics");
-        ask.move_to("/rest/v1", "/realtime/v1");
-        ask.send().text().contains("\nntier_realtime_clients_closed_slow_total 1\n")
-    };
+    let is_closed = || figure(world, "clients_closed_slow_total 1");
     let mut said = 0;
     let body = "x".repeat(100_000);
     deaf.without_reading(|| {
