@@ -227,9 +227,24 @@ fn read(row: &Row) -> Read<'_> {
     }
 }
 
+/// Whether an entry is for such a change, whatever the row.
+fn is_asked_for(entry: &Entry, read: &Read, operation: Operation) -> bool {
+    entry.after < read.row.position && entry.wanted.event.includes(operation)
+}
+
+/// Why a row is left out of what is told, for all who have this role.
+fn refusal(operation: Operation, table: &Table) -> Option<RecordError> {
+    match operation {
+        Operation::Delete => None,
+        _ if table.key().next().is_none() => Some(RecordError::NoPrimaryKey),
+        _ if !table.key().all(|column| column.readable) => Some(RecordError::Unauthorized),
+        _ => None,
+    }
+}
+
 /// Whether an entry is for a row, but for what only PostgreSQL knows.
 fn verdict(entry: &Entry, read: &Read, operation: Operation, table: &Table) -> Verdict {
-    if entry.after >= read.row.position || !entry.wanted.event.includes(operation) {
+    if !is_asked_for(entry, read, operation) {
         return Verdict::Fails;
     }
     match read.record() {
@@ -278,6 +293,10 @@ async fn seen(asker: &Asker, read: &[Read<'_>], classes: &[Class<'_>], pairs: &H
     for (at, it) in read.iter().enumerate() {
         let Some(operation) = it.row.operation else { continue };
         for pair in pairs.get(&it.row.relation).into_iter().flatten() {
+            // Of what is told without its row nothing is asked.
+            if refusal(operation, &pair.table).is_some() {
+                continue;
+            }
             let class = &classes[pair.class];
             let verdicts = pair.entries.iter().map(|entry| (entry, verdict(entry, it, operation, &pair.table)));
             let (mut wanted, mut asked) = (false, Vec::new());
@@ -431,10 +450,14 @@ fn tell(
     for pair in pairs {
         let (class, table) = (&classes[pair.class], &pair.table);
         let viewer = name(&class.viewer);
-        if table.filtered && operation != Operation::Delete && !seen.visible.contains(&(viewer, at)) {
+        // Nothing is said of a row that is left out, not even whether it would be seen.
+        let is_left_out = refusal(operation, table).is_some();
+        let is_hidden = table.filtered && operation != Operation::Delete && !seen.visible.contains(&(viewer, at));
+        if is_hidden && !is_left_out {
             continue;
         }
         let passing = pair.entries.iter().filter(|entry| match verdict(entry, read, operation, table) {
+            _ if is_left_out => is_asked_for(entry, read, operation),
             Verdict::Passes => true,
             Verdict::Fails => false,
             Verdict::Ask => seen.passed.contains(&(viewer, at, name(&entry.wanted))),
@@ -475,8 +498,6 @@ fn tell(
 }
 
 fn data_of(read: &Read, operation: Operation, table: &Table, select: Option<&[String]>) -> Json {
-    let is_keyed = table.key().next().is_some();
-    let is_key_readable = table.key().all(|column| column.readable);
     let mut change = Change {
         operation,
         schema: &table.schema,
@@ -488,13 +509,7 @@ fn data_of(read: &Read, operation: Operation, table: &Table, select: Option<&[St
         errors: &[],
         position: Some(read.row.position),
     };
-    let refusal = match operation {
-        Operation::Delete => None,
-        _ if !is_keyed => Some(RecordError::NoPrimaryKey),
-        _ if !is_key_readable => Some(RecordError::Unauthorized),
-        _ => None,
-    };
-    if let Some(refusal) = refusal {
+    if let Some(refusal) = refusal(operation, table) {
         return change::data(&Change { errors: &[refusal], ..change });
     }
     let columns: Vec<_> = table.told(select).collect();

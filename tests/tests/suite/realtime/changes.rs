@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 on_both!(
     changes_are_told_as_they_are,
     policies_and_privileges_decide_who_hears,
+    what_cannot_be_told_is_an_error_to_all_who_listen,
     names_of_all_kinds_are_asked_for,
     partitions_are_told_as_they_are_published,
     what_is_kept_makes_nobody_wait,
@@ -147,6 +148,38 @@ fn policies_and_privileges_decide_who_hears(world: &mut World) {
     assert_eq!(adas.first(), Some(&inserted(1, ADA, "a")));
     assert_eq!(adas[adas.len() - 2..], [deleted(3), deleted(4)]);
     assert_eq!(told(&stranger, 2), [deleted(3), deleted(4)]);
+}
+
+fn what_cannot_be_told_is_an_error_to_all_who_listen(world: &mut World) {
+    table(
+        world,
+        "alter table memos enable row level security;
+         create policy own on memos for select using (owner = (select auth.uid()));
+         revoke select on memos from authenticated; grant select (owner, body) on memos to authenticated;
+         create table keyless (owner uuid, body text);
+         grant select on keyless to anon, authenticated;
+         alter publication supabase_realtime add table keyless;
+         alter table keyless enable row level security;
+         create policy own on keyless for select using (owner = (select auth.uid()));",
+    );
+    let entry = |table: &str| json!({ "event": "INSERT", "schema": "public", "table": table, "filter": "body=eq.b" });
+    let mut bob = connect(world);
+    bob.join_as(Some(&user(world, BOB)), "room", &to(&json!([entry("memos"), entry("keyless")])));
+    assert_eq!(bob.until_heard(1, "room", "system")[0]["status"], "ok");
+    world.sql(&format!(
+        "insert into memos (id, owner, body) values (1, '{ADA}', 'a');
+         insert into keyless (owner, body) values ('{ADA}', 'a');
+         select 1"
+    ));
+    for (heard, (table, error)) in bob
+        .until_heard(2, "room", CHANGES)
+        .iter()
+        .zip([("memos", "Error 401: Unauthorized"), ("keyless", "Error 400: Bad Request, no primary key")])
+    {
+        let data = &heard["data"];
+        assert_eq!((&data["table"], &data["errors"]), (&json!(table), &json!([error])));
+        assert!(!data.to_string().contains(ADA), "{data}");
+    }
 }
 
 fn names_of_all_kinds_are_asked_for(world: &mut World) {
