@@ -196,7 +196,8 @@ impl Client {
         }
         let member = Member::new(realtime.hub.number(), self.version, self.outbox.clone());
         member.hears_broadcasts.store(reads.broadcasts, Ordering::Relaxed);
-        member.hears_presence.store(reads.presence, Ordering::Relaxed);
+        let hears_presence = reads.presence && (join.presence.enabled || !join.private);
+        member.hears_presence.store(hears_presence, Ordering::Relaxed);
         let address = Address::of(message);
         // From now on the database is listened to: what is said there after the reply is heard.
         let broadcast = &join.broadcast;
@@ -370,6 +371,7 @@ impl Client {
                 return self.shut(&message.topic, &Shutdown::PresenceTooLarge);
             }
             Call::Track(payload) if channel.may_say(&realtime, Extension::Presence).await => {
+                channel.hear_presence();
                 realtime.track(&channel.membership.room, channel.membership.member.id, &channel.key, payload);
                 Answer::Ok
             }
@@ -438,9 +440,15 @@ impl Channel {
         }
         let member = &self.membership.member;
         member.hears_broadcasts.store(reads.broadcasts, Ordering::Relaxed);
-        member.hears_presence.store(reads.presence, Ordering::Relaxed);
+        member.hears_presence.store(reads.presence && self.hears_presence, Ordering::Relaxed);
         let is_won = self.hears_presence && reads.presence && !before.presence;
         Ok(if is_won { News::Presence } else { News::None })
+    }
+
+    /// Whoever is present hears who else is, even where the join did not ask for it.
+    fn hear_presence(&mut self) {
+        self.hears_presence = true;
+        self.membership.member.hears_presence.store(self.reads.presence, Ordering::Relaxed);
     }
 
     /// Whether it may say something, which is asked for once for each token. Where that fails it may not, and is asked for again.

@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
+use ntier_tests::websocket::Client;
 use ntier_tests::{World, directory, npm, on_both};
 use serde_json::{Value, json};
 
 on_both!(
     policies_rule_private_channels,
+    who_does_not_ask_for_presences_hears_none,
     limits_are_kept,
     a_session_that_is_over_ends_its_channels,
     messages_are_said_from_sql,
@@ -49,6 +51,24 @@ fn policies_rule_private_channels(world: &mut World) {
     world.reload();
     let said = npm::output(&mut client(world, "private.mjs"));
     assert_eq!(said.lines().count(), 16, "{said}");
+}
+
+fn who_does_not_ask_for_presences_hears_none(world: &mut World) {
+    world.sql("create policy anything on realtime.messages to anon using (true) with check (true)");
+    let connect = || Client::connect(&world.node.url, world.key("publishable_key"));
+    let (mut one, mut two) = (connect(), connect());
+    one.join("room", &json!({ "private": true }));
+    two.join("room", &json!({ "private": true, "presence": { "key": "two", "enabled": true } }));
+    two.track("room", &json!({ "n": 1 }));
+    two.until_present("room", &["two"]);
+    two.push("room", "broadcast", &json!({ "type": "broadcast", "event": "told", "payload": {} }));
+    one.until_heard(1, "room", "broadcast");
+    assert_eq!(one.heard("room", "presence_diff").len() + one.heard("room", "presence_state").len(), 0);
+    // From its own first one on it does.
+    one.track("room", &json!({ "n": 2 }));
+    one.until_heard(1, "room", "presence_diff");
+    two.track("room", &json!({ "n": 3 }));
+    one.until_heard(2, "room", "presence_diff");
 }
 
 fn limits_are_kept(world: &mut World) {
