@@ -96,7 +96,9 @@ impl Node {
     /// Who takes a websocket with this path.
     fn realtime(&self, path: &str) -> Option<&Arc<Realtime>> {
         match &self.service {
-            Service::Backend(backend) if path == "/realtime/v1/websocket" => backend.realtime.as_ref(),
+            Service::Backend(backend) if path.strip_suffix('/').unwrap_or(path) == "/realtime/v1/websocket" => {
+                backend.realtime.as_ref()
+            }
             _ => None,
         }
     }

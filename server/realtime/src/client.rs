@@ -153,18 +153,28 @@ impl Client {
     }
 
     async fn join(&mut self, message: &Message, name: &str, join: Join) {
-        match self.joined(message, name, join).await {
-            Ok(()) => {}
-            Err(refusal) => self.refuse(message, refusal),
+        // As in Phoenix, the channel of a join before is gone now, and its client hears of that after the answer.
+        let before = self.channels.remove(&message.topic).map(|before| {
+            let close = before.address.close();
+            self.gone(before);
+            close
+        });
+        if let Err(refusal) = self.joined(message, name, join, before.as_ref()).await {
+            self.refuse(message, refusal);
+            if let Some(close) = &before {
+                self.send(close);
+            }
         }
     }
 
     /// What a join does, in the order of what its client hears.
-    async fn joined(&mut self, message: &Message, name: &str, join: Join) -> Result<(), Refusal> {
-        if let Some(before) = self.channels.remove(&message.topic) {
-            self.send(&before.address.close());
-            self.gone(before);
-        }
+    async fn joined(
+        &mut self,
+        message: &Message,
+        name: &str,
+        join: Join,
+        before: Option<&Message>,
+    ) -> Result<(), Refusal> {
         let realtime = self.realtime.clone();
         let settings = &realtime.settings;
         if settings.private_only && !join.private {
@@ -203,9 +213,15 @@ impl Client {
         let broadcast = &join.broadcast;
         let hears_changes = !join.changes.is_empty() || broadcast.replay.is_some() || broadcast.tell_when_ready;
         let interest = realtime.feed.interest(hears_changes).await?;
+        let answer = || {
+            self.send(&address.reply(message, Answer::joined(&join)));
+            if let Some(close) = before {
+                self.send(close);
+            }
+        };
         let membership = match join.broadcast.replay {
             None => {
-                self.send(&address.reply(message, Answer::joined(&join)));
+                answer();
                 realtime.hub.join(room, member)
             }
             Some(_) if !join.private => return Err(Refusal::PublicReplay),
@@ -214,7 +230,7 @@ impl Client {
                 // What is said while the earlier is read comes after it.
                 let membership = realtime.hub.join(room, member.held());
                 let earlier = self.earlier(name, replay).await?;
-                self.send(&address.reply(message, Answer::joined(&join)));
+                answer();
                 self.replay(&address, &membership, earlier);
                 membership
             }

@@ -15,6 +15,7 @@ on_both!(
     clients_meet_on_channels,
     keys_are_rotated_under_open_sockets,
     a_key_in_a_join_is_not_heeded,
+    who_joins_again_is_answered_before_the_end_of_the_first,
     a_token_says_who_and_until_when
 );
 
@@ -58,6 +59,23 @@ fn keys_are_rotated_under_open_sockets(world: &mut World) {
     late.join_as(Some(&new), "elsewhere", &json!({}));
     two.join_as(Some(&new), "elsewhere", &json!({}));
     meet("elsewhere", 4, &mut late, &two);
+}
+
+fn who_joins_again_is_answered_before_the_end_of_the_first(world: &mut World) {
+    let mut client = Client::connect(&world.node.url, world.key("publishable_key"));
+    for _ in 0..2 {
+        client.join("talk", &json!({ "presence": { "enabled": true } }));
+    }
+    client.until_heard(2, "talk", "presence_state");
+    let events = client.all().into_iter().filter_map(|heard| match heard {
+        Heard::Text(message) => Some(message[3].clone()),
+        Heard::Broadcast { .. } => None,
+    });
+    let events: Vec<Value> = events.collect();
+    assert_eq!(events, ["phx_reply", "presence_state", "phx_reply", "phx_close", "presence_state"]);
+    let path = format!("/realtime/v1/websocket/?apikey={}&vsn=2.0.0", world.key("publishable_key"));
+    let answered = Client::answered(&world.node.url, &path);
+    assert!(answered.contains(" 101 "), "{answered}");
 }
 
 fn a_key_in_a_join_is_not_heeded(world: &mut World) {
