@@ -28,9 +28,10 @@ struct Turn {
 }
 
 impl Streams {
-    /// The same answer, which is given up where its client does not take it.
+    /// The same answer, which is given up where its client does not take it. One that is here whole holds no place at a backend, and goes
+    /// as it is.
     pub fn watch(&self, body: Outbound) -> Outbound {
-        if body.is_end_stream() {
+        if matches!(body, Outbound::Whole(_)) {
             return body;
         }
         let stream = Arc::new(Stream(Mutex::new(Turn { body: Some(body), since: Some(Instant::now()) })));
