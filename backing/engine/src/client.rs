@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::session::{Prepared, Saved};
-use crate::turn::{self, Named, Next};
+use crate::turn::{self, Fault, Named, Next};
 
 /// A client that does not read its answers is let go at this many unread bytes.
 const MAX_UNREAD: usize = 1 << 30;
@@ -104,17 +104,20 @@ impl Client {
         }
     }
 
+    /// The turn that its bytes begin with, once it is welcome; that of a COPY has the rows behind the statement.
+    pub fn next(&self) -> Result<Next, Fault> {
+        match (turn::next(&self.input)?, self.phase) {
+            (Next::Turn(statement), Phase::Copying) => Ok(match turn::next_rows(&self.input[statement..])? {
+                Next::Turn(rows) => Next::Turn(statement + rows),
+                other => other,
+            }),
+            (next, _) => Ok(next),
+        }
+    }
+
     /// Whether it has asked for something that is not answered yet; a part of a question is none.
     pub fn waits(&self) -> bool {
-        !self.gone
-            && match self.phase {
-                Phase::Startup => !self.input.is_empty(),
-                Phase::Ready => turn::next(&self.input) != Ok(Next::Part),
-                Phase::Copying => match turn::next(&self.input) {
-                    Ok(Next::Turn(statement)) => turn::next_rows(&self.input[statement..]) != Ok(Next::Part),
-                    _ => false,
-                },
-            }
+        !self.gone && if self.phase == Phase::Startup { !self.input.is_empty() } else { self.next() != Ok(Next::Part) }
     }
 
     pub fn has_output(&self) -> bool {

@@ -410,8 +410,9 @@ impl Server {
 
     /// Ends the sessions of clients that have left, but not within the transaction of another.
     fn bury(&mut self) -> Result<(), Error> {
-        let may_be = |owner: Option<u32>, id| owner.is_none_or(|owner| owner == id);
-        while let Some(index) = self.clients.iter().position(|client| client.gone && may_be(self.owner, client.id)) {
+        while let Some(index) =
+            self.clients.iter().position(|client| client.gone && self.owner.is_none_or(|owner| owner == client.id))
+        {
             let id = self.clients[index].id;
             if self.owner == Some(id) {
                 self.session.roll_back()?;

@@ -12,8 +12,7 @@ use crate::{Error, turn};
 
 impl Server {
     pub(super) fn statement(&mut self, index: usize) -> Result<bool, Error> {
-        let next = turn::next(&self.clients[index].input);
-        let Some(length) = self.cut(index, next) else { return Ok(self.clients[index].gone) };
+        let Some(length) = self.cut(index) else { return Ok(self.clients[index].gone) };
         let client = &mut self.clients[index];
         if !client.is_node
             && let Some(format) = turn::copies_in(&client.input[..length])
@@ -34,21 +33,17 @@ impl Server {
     }
 
     pub(super) fn copy(&mut self, index: usize) -> Result<bool, Error> {
-        let input = &self.clients[index].input;
-        // What announced it is still there.
-        let Ok(Next::Turn(statement)) = turn::next(input) else { return Ok(false) };
-        let next = turn::next_rows(&input[statement..]);
-        let Some(rows) = self.cut(index, next) else { return Ok(self.clients[index].gone) };
+        let Some(length) = self.cut(index) else { return Ok(self.clients[index].gone) };
         let client = &mut self.clients[index];
         client.phase = Phase::Ready;
-        let mut turn: Vec<u8> = client.input.drain(..statement + rows).collect();
+        let mut turn: Vec<u8> = client.input.drain(..length).collect();
         turn::fail_copy(&mut turn);
         self.run_turn(index, &turn, true)
     }
 
     /// The length of a turn that is there; sends away who does what no client may.
-    fn cut(&mut self, index: usize, next: Result<Next, Fault>) -> Option<usize> {
-        match next {
+    fn cut(&mut self, index: usize) -> Option<usize> {
+        match self.clients[index].next() {
             Ok(Next::Turn(length)) => return Some(length),
             Ok(Next::Part) => {}
             Ok(Next::Leave) => self.clients[index].gone = true,
@@ -72,11 +67,13 @@ impl Server {
         self.running.end();
         self.turns += 1;
         client.last_turn = Instant::now();
-        let mut ends = Ends::default();
+        // Of the transaction; there is none where it ended with a Flush.
+        let mut status = None;
+        let mut has_failed = false;
         for frame in frame::all(&response) {
             match frame.kind {
-                b'Z' => ends.status = frame.body.first().copied(),
-                b'E' => ends.has_failed = true,
+                b'Z' => status = frame.body.first().copied(),
+                b'E' => has_failed = true,
                 b'C' => {
                     client.has_listened |= is_listen(frame.body);
                     if is_deallocate_all(frame.body) {
@@ -87,13 +84,13 @@ impl Server {
                 _ => {}
             }
         }
-        if ends.status.is_none() && !was_owner && !ends.has_failed && turn::only_prepares(turn) {
+        if status.is_none() && !was_owner && !has_failed && turn::only_prepares(turn) {
             // It ends with a Flush. Whoever prepares now and runs later is not waited for.
             self.session.synchronise(Vec::new())?;
-            ends.status = Some(b'I');
+            status = Some(b'I');
         }
         self.session.ran(id);
-        self.owner = if ends.status == Some(b'I') { None } else { Some(id) };
+        self.owner = if status == Some(b'I') { None } else { Some(id) };
         // What a transaction listens to counts from its end.
         if self.owner.is_none() && std::mem::take(&mut client.has_listened) {
             self.note_channels(index)?;
@@ -161,14 +158,6 @@ impl Server {
 fn channel<'a>(frame: &Frame<'a>) -> Option<Cow<'a, str>> {
     let (b'A', [_, _, _, _, rest @ ..]) = (frame.kind, frame.body) else { return None };
     frame::cstr(rest).map(|(name, _)| String::from_utf8_lossy(name))
-}
-
-/// How a turn has ended.
-#[derive(Default)]
-struct Ends {
-    /// Of the transaction; there is none where it ended with a Flush.
-    status: Option<u8>,
-    has_failed: bool,
 }
 
 fn is_deallocate_all(tag: &[u8]) -> bool {
